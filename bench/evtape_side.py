@@ -1,0 +1,183 @@
+"""evtape as a contender. `EVTAPE_BACKEND` in the environment chooses the core, and the report says which one ran.
+
+  prepared  capacity made and populated before the clock, one `append` per event     whole           create, append, close
+  many      as prepared, `append_many` with --batch payloads                         whole-capacity  the same, told the size
+  array     as prepared, `append_array` with --batch rows                            append          the loop of `whole` alone
+  latency   every append of a cold stream timed alone                                verify, iterate, timestamps: reading
+  feed/tail one process appends every --gap ns, another one follows
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import time
+from array import array
+
+import evtape
+import numpy as np
+
+from bench.workload import Job, Run, contender_main, passes, payload_rows, percentiles, stream_bytes, timed
+
+
+def create(job: Job, capacity: bool = False) -> evtape.Writer:
+    room = stream_bytes(job.events, job.size) if capacity else None
+    return evtape.open(job.path, "w", capacity=room, durability="none")
+
+
+def append_each(tape: evtape.Writer, job: Job) -> None:
+    append = tape.append
+    for payloads in passes(job.payloads, job.events):
+        for data in payloads:
+            append(data)
+
+
+def run_prepared(job: Job) -> int:
+    with create(job, capacity=True) as tape:
+        return timed(lambda: append_each(tape, job))
+
+
+def run_append(job: Job) -> int:
+    with create(job) as tape:
+        return timed(lambda: append_each(tape, job))
+
+
+def run_whole(job: Job) -> int:
+    start = time.perf_counter_ns()
+    with create(job, capacity=job.mode == "whole-capacity") as tape:
+        append_each(tape, job)
+    return time.perf_counter_ns() - start
+
+
+def run_many(job: Job) -> int:
+    source = itertools.cycle(job.payloads)
+    batches = [list(itertools.islice(source, min(job.batch, job.events - i))) for i in range(0, job.events, job.batch)]
+    with create(job, capacity=True) as tape:
+
+        def action() -> None:
+            for payloads in batches:
+                tape.append_many(payloads)
+
+        return timed(action)
+
+
+def run_array(job: Job) -> int:
+    """Rows of the block of payloads; a batch ends where the block does, so that no row is copied beforehand."""
+    rows = payload_rows(job.size)
+    batches, left = [], job.events
+    for start in itertools.cycle(range(0, len(rows), job.batch)):
+        batches.append(rows[start : start + min(job.batch, left)])
+        left -= len(batches[-1])
+        if not left:
+            break
+    with create(job, capacity=True) as tape:
+
+        def action() -> None:
+            for part in batches:
+                tape.append_array(part)
+
+        return timed(action)
+
+
+def run_latency(job: Job) -> int:
+    """One clock reading between two appends: the cost of the reading and of the loop is in every sample."""
+    samples = array("q", bytes(8 * job.events))
+    clock = time.perf_counter_ns
+    with create(job) as tape:
+        append, i = tape.append, 0
+        first = before = clock()
+        for payloads in passes(job.payloads, job.events):
+            for data in payloads:
+                append(data)
+                after = clock()
+                samples[i] = after - before
+                before = after
+                i += 1
+    job.extra["latency_ns"] = percentiles(np.frombuffer(samples, np.int64))
+    return before - first
+
+
+def run_verify(job: Job) -> int:
+    start = time.perf_counter_ns()
+    report = evtape.verify(job.path)
+    elapsed = time.perf_counter_ns() - start
+    if (report.state, report.events) != ("clean", job.events):
+        raise SystemExit(f"verify says {report.state}, {report.events} events")
+    return elapsed
+
+
+def run_iterate(job: Job) -> int:
+    start = time.perf_counter_ns()
+    count = 0
+    with evtape.open(job.path) as tape:
+        for _timestamp, _data in tape:
+            count += 1
+    elapsed = time.perf_counter_ns() - start
+    if count != job.events:
+        raise SystemExit(f"iterated over {count} of {job.events} events")
+    return elapsed
+
+
+def run_timestamps(job: Job) -> int:
+    start = time.perf_counter_ns()
+    with evtape.open(job.path) as tape:
+        stamps = tape.timestamps
+    elapsed = time.perf_counter_ns() - start
+    if len(stamps) != job.events:
+        raise SystemExit(f"{len(stamps)} of {job.events} timestamps")
+    return elapsed
+
+
+def run_feed(job: Job) -> int:
+    """Appends for another process that follows; both meet in a stream whose name they were given."""
+    clock, gap = time.perf_counter_ns, job.gap
+    with evtape.open(job.path, "a", durability="none") as tape:
+        append = tape.append
+        start = due = clock()
+        for payloads in passes(job.payloads, job.events):
+            for data in payloads:
+                due += gap
+                while gap and clock() < due:
+                    pass
+                append(data)
+        return clock() - start
+
+
+def run_tail(job: Job) -> int:
+    """Latency from the stamp of an event to the moment when its checked payload is in our hands."""
+    with evtape.open(job.path, "x", durability="none"):
+        pass  # The stream has to be there before anybody can follow it.
+    print("ready", file=sys.stderr, flush=True)
+    samples = np.empty(job.events, np.int64)
+    clock, first = time.time_ns, 0
+    with evtape.open(job.path) as tape:
+        for i, (timestamp, _data) in enumerate(tape.follow(start="start")):
+            samples[i] = clock() - timestamp
+            if i == job.skip:
+                first = time.perf_counter_ns()
+            if i + 1 == job.events:
+                break
+    last = time.perf_counter_ns()
+    job.path.unlink()
+    job.extra["latency_ns"] = percentiles(samples[job.skip :].copy())
+    return last - first
+
+
+MODES: dict[str, Run] = {
+    "prepared": run_prepared,
+    "append": run_append,
+    "whole": run_whole,
+    "whole-capacity": run_whole,
+    "many": run_many,
+    "array": run_array,
+    "latency": run_latency,
+    "verify": run_verify,
+    "iterate": run_iterate,
+    "timestamps": run_timestamps,
+    "feed": run_feed,
+    "tail": run_tail,
+}
+READING: dict[str, Run] = dict.fromkeys(("verify", "iterate", "timestamps"), run_whole)
+
+if __name__ == "__main__":
+    contender_main("evtape", MODES, READING, core=evtape.backend)

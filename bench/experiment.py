@@ -1,0 +1,73 @@
+"""What is measured: a contender is one way to start a program, an experiment is contenders that may be compared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from bench.workload import stream_bytes
+
+MINIMUM_REPEATS = 7
+
+
+@dataclass(frozen=True)
+class Contender:
+    """`program` names an entry of the runner's programs; `mode` and `extra` are its arguments."""
+
+    key: str
+    label: str
+    program: str
+    mode: str
+    extra: tuple[str, ...] = ()
+    core: str = ""  # EVTAPE_BACKEND for the process
+    needs: str = ""  # an installed Python package without which it is "not run"
+    events: int = 0  # overrides the experiment's
+    size: int = 0
+    inner: int = 0
+    warmup: int = -1
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """`inner` repetitions inside a process give one value, their median; `warmup` ones before them are thrown away.
+
+    Short jobs have both, so that no contender is charged for a cold processor, a lazy import or an interpreter's first
+    turn; long jobs have neither, because the first event is then one in a million.
+    """
+
+    name: str
+    section: str
+    title: str
+    contenders: tuple[Contender, ...]
+    events: int = 10_000
+    size: int = 1024
+    inner: int = 5
+    warmup: int = 2
+    live: bool = False  # two processes: a tailer and a feeder
+    extra: tuple[str, ...] = field(default=())
+
+    def bytes_needed(self, contender: Contender) -> int:
+        """What a contender has on the disk at once; packages with pages and indexes take more than the stream."""
+        size = stream_bytes(contender.events or self.events, contender.size or self.size)
+        return size if contender.program in {"evtape", "c", "go", "zig", "sequential"} else 3 * size
+
+
+# The contenders that more than one experiment has.
+EVTAPE_CALL = Contender("evtape", "evtape `append` per event", "evtape", "prepared", core="native")
+EVTAPE_MANY = Contender("evtape-many", "evtape `append_many`, 1,000 a batch", "evtape", "many", core="native")
+EVTAPE_ARRAY = Contender("evtape-array", "evtape `append_array`, 1,000 a batch", "evtape", "array", core="native")
+EVTAPE_WHOLE = Contender("evtape", "evtape `append` per event", "evtape", "whole", core="native")
+EVTAPE_SIZED = Contender("evtape-sized", "evtape, told the capacity", "evtape", "whole-capacity", core="native")
+PURE_CALL = Contender("evtape-pure", "evtape, pure core", "evtape", "prepared", core="python")
+PURE_WHOLE = Contender("evtape-pure", "evtape, pure core", "evtape", "whole", core="python")
+PYTHON_MAPPED = Contender("python-mapped", "Python by hand: struct + mmap + zlib", "sequential", "prepared")
+GO_MAPPED = Contender("go-mapped", "Go, memory mapped", "go", "prepared")
+ZIG_MAPPED = Contender("zig-mapped", "Zig, memory mapped", "zig", "prepared")
+C_CALL = Contender("c", "C loop, same CRC", "c", "prepared")
+C_BATCH = Contender("c-batch", "C loop over pointers, a header per batch", "c", "batch")
+C_ARRAY = Contender("c-array", "C loop over rows, a header per batch", "c", "array")
+C_PLAIN = Contender("c-no-crc", "C loop, no CRC (limit of memory)", "c", "prepared", ("--crc", "none"))
+C_ZLIB = Contender("c-zlib", "C loop, stock zlib CRC", "c", "prepared", ("--crc", "zlib"))
+C_NAIVE = Contender("c-naive", "C, naive mapping", "c", "whole")
+C_BUFFER = Contender("c-buffer", "C, 1 MiB buffer and write()", "c", "buffer")
+GO_WHOLE = replace(GO_MAPPED, mode="whole")
+ZIG_WHOLE = replace(ZIG_MAPPED, mode="whole")

@@ -1,0 +1,135 @@
+"""The article's methods written by hand in Python: what somebody gets without evtape.
+
+  standard   one write() per event                       prepared   struct + mmap + zlib, pages touched before the clock
+  buffered   BufferedWriter with 1 MiB                   cold       the same, pages not touched
+  channel    producer threads, a queue, one writer       whole      the same: create, append, cut, close
+
+The three sequential methods have a "-whole" mode too, which times creation and closing. They store the header once,
+when they close: another write per event would only make them slower than the method they stand for.
+"""
+
+from __future__ import annotations
+
+import io
+import mmap
+import os
+import queue
+import struct
+import threading
+import time
+import zlib
+
+from bench.workload import ENTRY_SIZE, HEADER_SIZE, Job, Run, contender_main, passes, stream_bytes
+
+PRODUCERS = 4
+BUFFER_BYTES = 1 << 20
+HEADER = struct.Struct("<qqq")
+ENTRY = struct.Struct("<qII")
+
+
+def open_new(job: Job) -> int:
+    return os.open(job.path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+
+
+def finish(fd: int, job: Job, started_at: int) -> None:
+    os.pwrite(fd, HEADER.pack(stream_bytes(job.events, job.size), job.events, started_at), 0)
+    os.close(fd)
+
+
+def append_standard(fd: int, job: Job) -> None:
+    write, pack, clock, crc32, size = os.write, ENTRY.pack, time.time_ns, zlib.crc32, job.size
+    for payloads in passes(job.payloads, job.events):
+        for data in payloads:
+            write(fd, pack(clock(), size, crc32(data)) + data)
+
+
+def append_buffered(fd: int, job: Job) -> None:
+    out = io.BufferedWriter(io.FileIO(fd, "wb", closefd=False), BUFFER_BYTES)
+    write, pack, clock, crc32, size = out.write, ENTRY.pack, time.time_ns, zlib.crc32, job.size
+    for payloads in passes(job.payloads, job.events):
+        for data in payloads:
+            write(pack(clock(), size, crc32(data)))
+            write(data)
+    out.flush()
+
+
+def produce(channel: queue.Queue[bytes | None], job: Job, first: int) -> None:
+    count = len(job.payloads)
+    for i in range(first, job.events, PRODUCERS):
+        channel.put(job.payloads[i % count])
+    channel.put(None)
+
+
+def append_channel(fd: int, job: Job) -> None:
+    channel: queue.Queue[bytes | None] = queue.Queue(1024)
+    threads = [threading.Thread(target=produce, args=(channel, job, i)) for i in range(PRODUCERS)]
+    for thread in threads:
+        thread.start()
+    out = io.BufferedWriter(io.FileIO(fd, "wb", closefd=False), BUFFER_BYTES)
+    write, pack, clock, crc32, size = out.write, ENTRY.pack, time.time_ns, zlib.crc32, job.size
+    running = PRODUCERS
+    while running:
+        data = channel.get()
+        if data is None:
+            running -= 1
+        else:
+            write(pack(clock(), size, crc32(data)))
+            write(data)
+    out.flush()
+    for thread in threads:
+        thread.join()
+
+
+def run_sequential(job: Job) -> int:
+    method, _, whole = job.mode.partition("-")
+    append = {"standard": append_standard, "buffered": append_buffered, "channel": append_channel}[method]
+    created = time.perf_counter_ns()
+    fd, started_at = open_new(job), time.time_ns()
+    os.write(fd, bytes(HEADER_SIZE))
+    start = time.perf_counter_ns()
+    append(fd, job)
+    end = time.perf_counter_ns()
+    finish(fd, job, started_at)
+    return time.perf_counter_ns() - created if whole else end - start
+
+
+def append_mapped(region: mmap.mmap, job: Job) -> None:
+    """The loop that a Python programmer writes from the article: pack_into for the header and the entry, a slice."""
+    put_entry, put_end = ENTRY.pack_into, struct.Struct("<qq").pack_into
+    clock, crc32, size = time.time_ns, zlib.crc32, job.size
+    at, count = HEADER_SIZE, 0
+    for payloads in passes(job.payloads, job.events):
+        for data in payloads:
+            put_entry(region, at, clock(), size, crc32(data))
+            end = at + ENTRY_SIZE + size
+            region[at + ENTRY_SIZE : end] = data
+            at = end
+            count += 1
+            put_end(region, 0, at, count)
+
+
+def run_mapped(job: Job) -> int:
+    created = time.perf_counter_ns()
+    fd, size = open_new(job), stream_bytes(job.events, job.size)
+    os.ftruncate(fd, size)
+    region = mmap.mmap(fd, size)
+    HEADER.pack_into(region, 0, HEADER_SIZE, 0, time.time_ns())
+    if job.mode == "prepared":
+        for at in range(mmap.PAGESIZE, size, mmap.PAGESIZE):
+            region[at] = 0
+    start = time.perf_counter_ns()
+    append_mapped(region, job)
+    end = time.perf_counter_ns()
+    region.close()
+    os.ftruncate(fd, size)
+    os.close(fd)
+    return time.perf_counter_ns() - created if job.mode == "whole" else end - start
+
+
+MODES: dict[str, Run] = {
+    **{f"{method}{suffix}": run_sequential for method in ("standard", "buffered", "channel") for suffix in ("", "-whole")},
+    **dict.fromkeys(("prepared", "cold", "whole"), run_mapped),
+}
+
+if __name__ == "__main__":
+    contender_main("python", MODES, crc="zlib")

@@ -1,0 +1,760 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+# cython: binding=False, freethreading_compatible=True
+"""The native core: bytes in a mapped file, and nothing that decides. `evtape._core_py` is the same in Python."""
+
+cimport cython
+from cpython.buffer cimport (
+    PyBUF_SIMPLE, PyBUF_STRIDES, PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer,
+)
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
+from cpython.long cimport PyLong_CheckExact
+from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from libc.stdint cimport INT64_MIN, int64_t, uint8_t, uint32_t, uint64_t
+
+import os
+
+from . import errors
+from ._time import nanoseconds
+
+NAME = "native"
+
+cdef extern from *:
+    long long PyLong_AsLongLongAndOverflow(object, int *) except? -1
+    object PyMemoryView_FromObject(object)
+    Py_buffer *PyMemoryView_GET_BUFFER(object)
+
+cdef extern from "errno.h" nogil:
+    int ENOTSUP
+
+cdef extern from "clock.h" nogil:
+    int64_t evtape_now()
+
+cdef extern from "crc32.h" nogil:
+    void evtape_crc32_init()
+    uint32_t evtape_crc32(uint32_t crc, const void *data, size_t n)
+    uint32_t evtape_copy_crc32(void *dst, const void *src, size_t n)
+    int evtape_crc32_rungs(const char **names, int capacity)
+    int evtape_crc32_use(const char *name)
+
+cdef extern from "fault_guard.h" nogil:
+    ctypedef struct evtape_guard_slot:
+        pass
+    int evtape_guard_enable()
+    int evtape_guard_disable()
+    int evtape_guard_enabled()
+    evtape_guard_slot *evtape_guard_add(void *start, size_t length)
+    void evtape_guard_remove(evtape_guard_slot *slot)
+    uint64_t evtape_guard_faults(const evtape_guard_slot *slot)
+
+cdef extern from "gate.h" nogil:
+    ctypedef struct evtape_gate:
+        pass
+    bint evtape_gate_try(evtape_gate *gate)
+    void evtape_gate_leave(evtape_gate *gate)
+    bint evtape_gate_try_long(evtape_gate *gate)
+    void evtape_gate_leave_long(evtape_gate *gate)
+    void evtape_gate_wait(evtape_gate *gate)
+
+cdef extern from "layout.h" nogil:
+    ctypedef struct evtape_header:
+        int64_t write_offset
+        int64_t event_count
+        int64_t start_timestamp
+    ctypedef struct evtape_entry:
+        int64_t timestamp
+        uint32_t size
+        uint32_t checksum
+    enum:
+        EVTAPE_HEADER_SIZE
+        EVTAPE_ENTRY_SIZE
+    void evtape_layout_init()
+    void evtape_publish(uint8_t *base, int64_t write_offset, int64_t event_count)
+    evtape_header evtape_load_header(const uint8_t *base)
+    void evtape_store_entry(uint8_t *at, int64_t timestamp, uint32_t size, uint32_t checksum)
+    evtape_entry evtape_load_entry(const uint8_t *at)
+
+cdef extern from "prefault.h" nogil:
+    int evtape_room_make(int fd, void *base, int64_t start, int64_t stop, int populate)
+
+cdef extern from "region.h" nogil:
+    const int64_t EVTAPE_RESERVE
+    int evtape_map(int fd, int64_t length, int writable, uint8_t **base)
+    void evtape_unmap(uint8_t *base, int64_t length)
+    int evtape_flush(int fd, uint8_t *base, int64_t start, int64_t stop)
+
+
+evtape_layout_init()
+evtape_crc32_init()
+
+# Below this many bytes a batch is written without releasing the GIL: taking it back from a busy thread may cost milliseconds.
+cdef enum:
+    SHORT_BATCH = 65536
+
+
+# ---------------------------------------------------------------------------------------------------------------- checksum
+
+
+def crc32(data, uint32_t value=0, /):
+    """CRC-32 of a contiguous buffer as `zlib.crc32` computes it. O(len(data))."""
+    cdef Py_buffer buffer
+    PyObject_GetBuffer(data, &buffer, PyBUF_SIMPLE)
+    try:
+        if buffer.len < SHORT_BATCH:
+            return evtape_crc32(value, buffer.buf, buffer.len)
+        with nogil:
+            value = evtape_crc32(value, buffer.buf, buffer.len)
+        return value
+    finally:
+        PyBuffer_Release(&buffer)
+
+
+def crc32_rungs():
+    """The implementations this processor can run, widest first."""
+    cdef const char *names[16]
+    cdef int i, n = evtape_crc32_rungs(names, 16)
+    return tuple([(<bytes>names[i]).decode() for i in range(n)])
+
+
+def crc32_use(str rung, /):
+    """Force one implementation, or "auto". For tests."""
+    if evtape_crc32_use(rung.encode()) != 0:
+        raise ValueError(f"CRC-32 implementation {rung!r} cannot run here; there are {crc32_rungs()}")
+
+
+# ------------------------------------------------------------------------------------------------------------------ region
+
+
+cdef class Mapping:
+    """One mapping of the file. It lives as long as the last view of it, and never moves."""
+    cdef uint8_t *base
+    cdef int64_t length
+    cdef bint writable
+    cdef evtape_guard_slot *slot
+
+    def __getbuffer__(self, Py_buffer *buffer, int flags):
+        PyBuffer_FillInfo(buffer, self, self.base, self.length, not self.writable, flags)
+
+    def __dealloc__(self):
+        evtape_guard_remove(self.slot)
+        if self.base != NULL:
+            evtape_unmap(self.base, self.length)
+
+    cdef inline uint64_t faults(self) noexcept nogil:
+        return evtape_guard_faults(self.slot)
+
+
+cdef Mapping map_file(int fd, int64_t size, bint writable, str path):
+    cdef Mapping mapping = Mapping.__new__(Mapping)
+    cdef int64_t length = max(size, EVTAPE_RESERVE, 1)
+    cdef int error = evtape_map(fd, length, writable, &mapping.base)
+    if error != 0 and length > size:
+        # No address space for the reserve (RLIMIT_AS): map what there is, and again when it grows.
+        length = max(size, 1)
+        error = evtape_map(fd, length, writable, &mapping.base)
+    if error != 0:
+        mapping.base = NULL
+        raise errors.named(OSError(error, ""), path, f"mapping {size} bytes")
+    mapping.length = length
+    mapping.writable = writable
+    mapping.slot = evtape_guard_add(mapping.base, length)
+    if mapping.slot == NULL:
+        raise MemoryError()
+    return mapping
+
+
+@cython.final
+cdef class Region:
+    """A file mapped into memory. `size` bytes of it may be touched; the file is extended under the mapping."""
+    cdef readonly str path
+    cdef readonly int64_t size
+    cdef int fd
+    cdef bint writable
+    cdef Mapping mapping
+    cdef object whole  # a memoryview of the mapping; every view that is handed out is a slice of it
+    cdef list former  # mappings that were outgrown; other threads may still be storing through them
+
+    def __init__(self, int fd, int64_t size, str path, bint writable=False):
+        self.fd = fd
+        self.path = path
+        self.writable = writable
+        self.former = []
+        self._map(size)
+        self.size = size
+
+    cdef _map(self, int64_t size):
+        cdef Mapping mapping = map_file(self.fd, size, self.writable, self.path)
+        if self.mapping is not None:
+            self.former.append(self.mapping)
+        self.mapping = mapping
+        self.whole = PyMemoryView_FromObject(mapping)
+
+    cdef int _open(self) except -1:
+        if self.mapping is None:
+            raise errors.closed(self.path)
+        return 0
+
+    @property
+    def faults(self):
+        """Pages that could not be read or stored and were replaced by zeros."""
+        cdef uint64_t faults = 0 if self.mapping is None else self.mapping.faults()
+        return faults + sum([(<Mapping>m).faults() for m in self.former])
+
+    @cython.critical_section
+    def grow(self, int64_t size, /):
+        """Allocate the file up to `size` bytes and cover them. Raises OSError and leaves the file as it was."""
+        self._open()
+        cdef int error
+        cdef bint fits = size <= self.mapping.length
+        cdef uint8_t *base = self.mapping.base if fits else NULL
+        cdef int64_t start = self.size
+        with nogil:
+            error = evtape_room_make(self.fd, base, start, size, base != NULL)
+        if error == ENOTSUP:
+            os.ftruncate(self.fd, size)
+            error = 0
+        if error != 0:
+            raise errors.named(OSError(error, ""), self.path, f"making room for {size} bytes")
+        if not fits:
+            self._map(size)
+        self.size = size
+
+    @cython.critical_section
+    def cover(self, int64_t size, /):
+        """Take note that the file now has `size` bytes."""
+        self._open()
+        if size > self.mapping.length:
+            self._map(size)
+        self.size = size
+
+    @cython.critical_section
+    def view(self, int64_t start, int64_t stop, /):
+        """The bytes [start, stop) without a copy. Writable if the region is."""
+        self._open()
+        if not 0 <= start <= stop <= self.size:
+            raise ValueError(f"{self.path}: bytes {start} to {stop} are not within its {self.size}")
+        return self.whole[start:stop]
+
+    def load_header(self):
+        """(WriteOffset, EventCount, StartTimestamp), loaded with acquire order."""
+        self._open()
+        cdef evtape_header header = evtape_load_header(self.mapping.base)
+        return header.write_offset, header.event_count, header.start_timestamp
+
+    def store_header(self, int64_t write_offset, int64_t event_count, /):
+        """Publish (WriteOffset, EventCount)."""
+        self._open()
+        evtape_publish(self.mapping.base, write_offset, event_count)
+
+    def flush(self, int64_t start, int64_t stop, /):
+        """Make the pages of [start, stop) durable."""
+        self._open()
+        cdef Mapping mapping = self.mapping
+        cdef int error
+        with nogil:
+            error = evtape_flush(self.fd, mapping.base, start, stop)
+        if error != 0:
+            raise errors.named(OSError(error, ""), self.path, f"flushing bytes {start} to {stop}")
+
+    @cython.critical_section
+    def close(self):
+        """Let go of the mapping. Views stay valid and keep it alive."""
+        self.mapping = None
+        self.whole = None
+        self.former = []
+
+
+# ------------------------------------------------------------------------------------------------------------------ append
+
+
+cdef inline bint as_int64(object value, int64_t *result) except -1:
+    cdef int overflow = 0
+    if not PyLong_CheckExact(value):
+        return False
+    result[0] = PyLong_AsLongLongAndOverflow(value, &overflow)
+    return overflow == 0
+
+
+cdef struct Payload:
+    const uint8_t *data
+    Py_ssize_t size
+
+
+@cython.final
+cdef class Appender:
+    """Writes entries at WriteOffset and publishes them.
+
+    `limit` is the end of the room that may be stored to, and the only thing the hot path looks at: when an event does not fit below it, `room(end)` is
+    called, which makes room or raises. A writer that must not write has limit 0.
+    """
+    cdef Region region
+    cdef Mapping mapping  # keeps base alive while this appender may store through it
+    cdef uint8_t *base
+    cdef readonly int64_t offset
+    cdef readonly int64_t count
+    cdef readonly int64_t last_timestamp
+    cdef public int64_t limit
+    cdef object room
+    cdef evtape_gate gate
+
+    def __init__(self, Region region, int64_t last_timestamp, room):
+        cdef evtape_header header = evtape_load_header(region.mapping.base)
+        self.region = region
+        self.mapping = region.mapping
+        self.base = self.mapping.base
+        self.offset = header.write_offset
+        self.count = header.event_count
+        self.last_timestamp = last_timestamp
+        self.limit = 0
+        self.room = room
+
+    cdef int _timestamp(self, object given, int64_t *timestamp) except -1:
+        if not as_int64(given, timestamp):
+            timestamp[0] = nanoseconds(given, self.region.path)
+        return 0
+
+    cdef inline int64_t _now(self) noexcept nogil:
+        cdef int64_t now = evtape_now()
+        return now if now > self.last_timestamp else self.last_timestamp
+
+    cdef int _make_room(self, int64_t end) except -1:
+        """The slow path, without the gate held: makes room up to `end` or raises."""
+        self.room(end)
+        if self.mapping is not self.region.mapping and self.region.mapping is not None:
+            self.mapping = self.region.mapping
+            self.base = self.mapping.base
+        return 0
+
+    cdef int _fault(self) except -1:
+        self.room(-1)
+        raise errors.faulted(self.region.path)
+
+    cdef inline int64_t _append(self, const uint8_t *data, Py_ssize_t size, object given) except -1:
+        cdef int64_t timestamp = 0, ordinal = -1
+        cdef uint8_t *at
+        cdef bint faulted
+        if given is not None:
+            self._timestamp(given, &timestamp)
+            if size == 0 and timestamp == 0:
+                raise errors.zero_event(self.region.path)
+        if size > <Py_ssize_t>0xFFFFFFFF:
+            raise errors.payload_too_large(self.region.path, size)
+        while True:
+            if not evtape_gate_try(&self.gate):
+                with nogil:
+                    evtape_gate_wait(&self.gate)
+                continue
+            if self.offset + EVTAPE_ENTRY_SIZE + size <= self.limit:
+                break
+            evtape_gate_leave(&self.gate)
+            self._make_room(self.offset + EVTAPE_ENTRY_SIZE + size)
+        if given is None:
+            timestamp = self._now()
+        at = self.base + self.offset
+        evtape_store_entry(at, timestamp, <uint32_t>size, evtape_copy_crc32(at + EVTAPE_ENTRY_SIZE, data, size))
+        faulted = self.mapping.faults() != 0
+        if not faulted:
+            ordinal = self.count
+            self.last_timestamp = timestamp
+            self.offset += EVTAPE_ENTRY_SIZE + size
+            self.count = ordinal + 1
+            evtape_publish(self.base, self.offset, self.count)
+            faulted = self.mapping.faults() != 0
+        evtape_gate_leave(&self.gate)
+        if faulted:
+            self._fault()
+        return ordinal
+
+    def append(self, data, timestamp=None):
+        """Append one event and return its ordinal.
+
+        `data` is any contiguous buffer; `timestamp` nanoseconds, datetime or datetime64, by default now and never lower than the last one. When this
+        returns, every process can read the event. O(len(data)).
+        """
+        cdef Py_buffer buffer
+        if PyBytes_CheckExact(data):
+            return self._append(<const uint8_t *>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), timestamp)
+        get_payload(data, &buffer, self.region.path)
+        try:
+            return self._append(<const uint8_t *>buffer.buf, buffer.len, timestamp)
+        finally:
+            PyBuffer_Release(&buffer)
+
+    def append_many(self, payloads, timestamps=None, /):
+        """Append a sequence of buffers as one batch, published whole or not at all. Returns the ordinal of the first.
+
+        `timestamps` is an int64 array of the same length; without it all events get one reading of the clock.
+        """
+        cdef tuple items = tuple(payloads)
+        cdef Py_ssize_t n = len(items), i, held = 0
+        cdef int64_t total = 0
+        cdef Payload *rows = <Payload *>PyMem_Malloc(max(n, 1) * sizeof(Payload))
+        cdef Py_buffer *buffers = NULL
+        cdef int64_t[::1] stamps = timestamps
+        if rows == NULL:
+            raise MemoryError()
+        try:
+            for i in range(n):
+                item = items[i]
+                if PyBytes_CheckExact(item):
+                    rows[i].data = <const uint8_t *>PyBytes_AS_STRING(item)
+                    rows[i].size = PyBytes_GET_SIZE(item)
+                else:
+                    if buffers == NULL:
+                        buffers = <Py_buffer *>PyMem_Malloc((n - i) * sizeof(Py_buffer))
+                        if buffers == NULL:
+                            raise MemoryError()
+                    get_payload(item, &buffers[held], self.region.path, i)
+                    rows[i].data = <const uint8_t *>buffers[held].buf
+                    rows[i].size = buffers[held].len
+                    held += 1
+                if rows[i].size > <Py_ssize_t>0xFFFFFFFF:
+                    raise errors.payload_too_large(self.region.path, rows[i].size, f" {i}")
+                if timestamps is not None and rows[i].size == 0 and stamps[i] == 0:
+                    raise errors.zero_event(self.region.path, f" {i}")
+                total += EVTAPE_ENTRY_SIZE + rows[i].size
+            return self._batch(rows, NULL, 0, n, total, NULL if timestamps is None or n == 0 else &stamps[0])
+        finally:
+            for i in range(held):
+                PyBuffer_Release(&buffers[i])
+            PyMem_Free(buffers)
+            PyMem_Free(rows)
+
+    def append_rows(self, rows, timestamps=None, /):
+        """Append each row of a 2-D array of bytes, shape (events, size), rows contiguous, as one batch. Returns the first ordinal."""
+        cdef Py_buffer buffer
+        cdef int64_t[::1] stamps = timestamps
+        cdef Py_ssize_t n, size, i
+        PyObject_GetBuffer(rows, &buffer, PyBUF_STRIDES)
+        try:
+            n, size = buffer.shape[0], buffer.shape[1]
+            if size > <Py_ssize_t>0xFFFFFFFF:
+                raise errors.payload_too_large(self.region.path, size)
+            if timestamps is not None and size == 0:
+                for i in range(n):
+                    if stamps[i] == 0:
+                        raise errors.zero_event(self.region.path, f" {i}")
+            return self._batch(
+                NULL, &buffer, size, n, n * (EVTAPE_ENTRY_SIZE + size), NULL if timestamps is None or n == 0 else &stamps[0]
+            )
+        finally:
+            PyBuffer_Release(&buffer)
+
+    cdef int64_t _batch(
+        self, Payload *rows, Py_buffer *array, Py_ssize_t size, Py_ssize_t n, int64_t total, const int64_t *stamps
+    ) except -1:
+        """Write n entries, from `rows` or from the rows of `array`, and publish them with one store."""
+        cdef int64_t ordinal
+        cdef bint faulted
+        while True:
+            if not evtape_gate_try_long(&self.gate):
+                with nogil:
+                    evtape_gate_wait(&self.gate)
+                continue
+            if self.offset + total <= self.limit:
+                break
+            evtape_gate_leave_long(&self.gate)
+            self._make_room(self.offset + total)
+        ordinal = self.count
+        if total < SHORT_BATCH:
+            self._write_batch(rows, array, size, n, stamps)
+        else:
+            with nogil:
+                self._write_batch(rows, array, size, n, stamps)
+        faulted = self.mapping.faults() != 0
+        evtape_gate_leave_long(&self.gate)
+        if faulted:
+            self._fault()
+        return ordinal
+
+    cdef void _write_batch(
+        self, Payload *rows, Py_buffer *array, Py_ssize_t size, Py_ssize_t n, const int64_t *stamps
+    ) noexcept nogil:
+        cdef int64_t timestamp = self._now()
+        cdef uint8_t *at = self.base + self.offset
+        cdef const uint8_t *data
+        cdef Py_ssize_t i
+        if n == 0:
+            return
+        for i in range(n):
+            if stamps != NULL:
+                timestamp = stamps[i]
+            if array == NULL:
+                data, size = rows[i].data, rows[i].size
+            else:
+                data = <const uint8_t *>array.buf + i * array.strides[0]
+            evtape_store_entry(at, timestamp, <uint32_t>size, evtape_copy_crc32(at + EVTAPE_ENTRY_SIZE, data, size))
+            at += EVTAPE_ENTRY_SIZE + size
+        if self.mapping.faults() != 0:
+            return
+        self.last_timestamp = timestamp
+        self.offset = at - self.base
+        self.count += n
+        evtape_publish(self.base, self.offset, self.count)
+
+    def halt(self):
+        """Wait for a batch in another thread to end, then write no more: limit is 0 from here on."""
+        while not evtape_gate_try_long(&self.gate):
+            with nogil:
+                evtape_gate_wait(&self.gate)
+        self.limit = 0
+        self.mapping = None
+        evtape_gate_leave_long(&self.gate)
+
+
+cdef int get_payload(object data, Py_buffer *buffer, str path, Py_ssize_t index=-1) except -1:
+    """A contiguous view of `data`, or the error that says why there is none."""
+    try:
+        return PyObject_GetBuffer(data, buffer, PyBUF_SIMPLE)
+    except Exception:
+        raise errors.not_a_payload(path, data, "" if index < 0 else f" {index}") from None
+
+
+# -------------------------------------------------------------------------------------------------------------------- read
+
+
+@cython.final
+cdef class Scanner:
+    """Walks entries in bulk. It stands at `offset`, before event `ordinal`, and remembers what it has met."""
+    cdef Region region
+    cdef readonly int64_t offset
+    cdef readonly int64_t ordinal
+    cdef readonly int64_t last_timestamp
+    cdef readonly int64_t unsorted_at  # the first event with a lower timestamp than the one before it, or -1
+    cdef readonly int64_t zero_ordinal  # the first entry of sixteen zero bytes, or -1
+    cdef readonly int64_t zero_offset
+    cdef readonly int64_t recorded  # how many elements of the arrays the last run filled
+
+    def __init__(self, Region region, int64_t offset=EVTAPE_HEADER_SIZE, int64_t ordinal=0):
+        self.region = region
+        self.offset = offset
+        self.ordinal = ordinal
+        self.last_timestamp = INT64_MIN
+        self.unsorted_at = -1
+        self.zero_ordinal = -1
+        self.zero_offset = -1
+
+    def run(self, int64_t bound, int64_t count=-1, bint check=False, int64_t stride=1,
+            offsets=None, timestamps=None, sizes=None):
+        """Walk entries below `bound`, at most `count`, comparing checksums if `check`.
+
+        Fills the given int64 arrays with every event whose ordinal is a multiple of `stride`, until they are full. Returns None, or why
+        it stopped at an entry: "size", "checksum", "fault".
+        """
+        cdef int64_t[::1] into_offsets = offsets, into_timestamps = timestamps, into_sizes = sizes
+        cdef int64_t *po = NULL
+        cdef int64_t *pt = NULL
+        cdef int64_t *ps = NULL
+        cdef int64_t room = 0x7FFFFFFFFFFFFFFF
+        cdef Mapping mapping = self.region.mapping
+        cdef int reason
+        self.region._open()
+        if not 0 <= bound <= self.region.size:
+            raise ValueError(f"{self.region.path}: bound {bound} is not within its {self.region.size} bytes")
+        if offsets is not None:
+            room = into_offsets.shape[0]
+            po = &into_offsets[0] if room else NULL
+        if timestamps is not None:
+            room = min(room, <int64_t>into_timestamps.shape[0])
+            pt = &into_timestamps[0] if room else NULL
+        if sizes is not None:
+            room = min(room, <int64_t>into_sizes.shape[0])
+            ps = &into_sizes[0] if room else NULL
+        with nogil:
+            reason = self._walk(mapping.base, bound, count, check, stride, room, po, pt, ps)
+        if mapping.faults() != 0:
+            return "fault"
+        return (None, "size", "checksum")[reason]
+
+    cdef int _walk(
+        self, const uint8_t *base, int64_t bound, int64_t count, bint check, int64_t stride, int64_t room,
+        int64_t *offsets, int64_t *timestamps, int64_t *sizes,
+    ) noexcept nogil:
+        cdef evtape_entry entry
+        cdef int64_t at = self.offset, ordinal = self.ordinal, last = self.last_timestamp, filled = 0
+        cdef int64_t until_record = (stride - ordinal % stride) % stride
+        cdef int reason = 0
+        while at < bound and count != 0:
+            if bound - at < EVTAPE_ENTRY_SIZE:
+                reason = 1
+                break
+            entry = evtape_load_entry(base + at)
+            if <int64_t>entry.size > bound - at - EVTAPE_ENTRY_SIZE:
+                reason = 1
+                break
+            if check and evtape_crc32(0, base + at + EVTAPE_ENTRY_SIZE, entry.size) != entry.checksum:
+                reason = 2
+                break
+            if until_record == 0:
+                if filled == room:
+                    break
+                if offsets != NULL:
+                    offsets[filled] = at
+                if timestamps != NULL:
+                    timestamps[filled] = entry.timestamp
+                if sizes != NULL:
+                    sizes[filled] = entry.size
+                filled += 1
+                until_record = stride
+            until_record -= 1
+            if entry.timestamp < last and self.unsorted_at < 0:
+                self.unsorted_at = ordinal
+            if entry.timestamp == 0 and entry.size == 0 and entry.checksum == 0 and self.zero_ordinal < 0:
+                self.zero_ordinal = ordinal
+                self.zero_offset = at
+            last = entry.timestamp
+            at += EVTAPE_ENTRY_SIZE + <int64_t>entry.size
+            ordinal += 1
+            count -= 1
+        self.offset, self.ordinal, self.last_timestamp, self.recorded = at, ordinal, last, filled
+        return reason
+
+    def skip(self):
+        """Step over the entry a run stopped at because of its checksum."""
+        cdef evtape_entry entry = evtape_load_entry(self.region.mapping.base + self.offset)
+        self.last_timestamp = max(self.last_timestamp, entry.timestamp)
+        self.offset += EVTAPE_ENTRY_SIZE + <int64_t>entry.size
+        self.ordinal += 1
+
+
+@cython.final
+@cython.freelist(16)
+cdef class Event:
+    """One event: unpacks as (timestamp, data). `data` is a read-only memoryview; pickles and copies with its bytes."""
+    cdef readonly int64_t timestamp
+    cdef readonly object data
+    cdef readonly int64_t ordinal
+    cdef readonly int64_t offset
+    cdef readonly uint32_t checksum
+
+    def __init__(self, int64_t timestamp, data, int64_t ordinal=0, int64_t offset=0, checksum=None):
+        self.timestamp = timestamp
+        self.data = memoryview(data).toreadonly()
+        self.ordinal = ordinal
+        self.offset = offset
+        self.checksum = crc32(data) if checksum is None else checksum
+
+    def __iter__(self):
+        return iter((self.timestamp, self.data))
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        return (self.timestamp, self.data)[index]
+
+    def __eq__(self, other):
+        if not isinstance(other, (Event, tuple)):
+            return NotImplemented
+        return (self.timestamp, self.data) == tuple(other)
+
+    def __hash__(self):
+        return hash((self.timestamp, self.data))
+
+    def __repr__(self):
+        return f"Event(timestamp={self.timestamp}, data=<{len(self.data)} bytes>, ordinal={self.ordinal}, offset={self.offset})"
+
+    def __reduce__(self):
+        from ._pickle import restore_event
+        return restore_event, (self.timestamp, bytes(self.data), self.ordinal, self.offset, self.checksum)
+
+
+@cython.final
+cdef class Events:
+    """Iterates over the events from `offset` (event `ordinal`) up to the byte `bound` or the ordinal `stop` (-1: none).
+
+    `problem(ordinal, offset, reason)` is called at damage and is expected to raise; where it returns, the event is skipped, or for "zero" accepted.
+    """
+    cdef Region region
+    cdef Mapping mapping
+    cdef object whole
+    cdef int64_t offset, ordinal, bound, stop
+    cdef bint check
+    cdef object problem
+
+    def __init__(self, Region region, int64_t offset, int64_t ordinal, int64_t bound, int64_t stop, bint check, problem):
+        region._open()
+        if not EVTAPE_HEADER_SIZE <= offset <= bound <= region.size:
+            raise ValueError(f"{region.path}: bytes {offset} to {bound} are not within its {region.size}")
+        self.region = region
+        self.mapping = region.mapping
+        self.whole = PyMemoryView_FromObject(region.whole).toreadonly()
+        self.offset = offset
+        self.ordinal = ordinal
+        self.bound = bound
+        self.stop = stop
+        self.check = check
+        self.problem = problem
+
+    def __iter__(self):
+        return self
+
+    @cython.critical_section
+    def __next__(self):
+        cdef evtape_entry entry
+        cdef int64_t at, ordinal
+        cdef int reason
+        while self.offset < self.bound and self.ordinal != self.stop:
+            at, ordinal = self.offset, self.ordinal
+            reason = self._step(&entry)
+            if reason == 0:
+                return self._event(at, ordinal, &entry)
+            self.problem(ordinal, at, ("", "size", "checksum", "zero", "fault")[reason])
+            if reason == 3:
+                return self._event(at, ordinal, &entry)
+        raise StopIteration
+
+    cdef inline int _step(self, evtape_entry *entry) noexcept:
+        """Load and check the entry, and step over it. The walk ends where an entry does not fit."""
+        cdef const uint8_t *at = self.mapping.base + self.offset
+        cdef int64_t left = self.bound - self.offset - EVTAPE_ENTRY_SIZE
+        cdef bint intact = True
+        if left >= 0:
+            entry[0] = evtape_load_entry(at)
+        if left < 0 or <int64_t>entry.size > left:
+            self.offset = self.bound
+            return 1
+        if self.check:
+            intact = evtape_crc32(0, at + EVTAPE_ENTRY_SIZE, entry.size) == entry.checksum
+        if self.mapping.faults() != 0:
+            self.offset = self.bound
+            return 4
+        self.offset += EVTAPE_ENTRY_SIZE + <int64_t>entry.size
+        self.ordinal += 1
+        if not intact:
+            return 2
+        return 3 if entry.timestamp == 0 and entry.size == 0 else 0
+
+    cdef inline Event _event(self, int64_t at, int64_t ordinal, evtape_entry *entry):
+        cdef Event event = Event.__new__(Event)
+        # A memoryview of a memoryview shares its buffer; narrowing the new one in place saves what a slice object would cost.
+        cdef object data = PyMemoryView_FromObject(self.whole)
+        cdef Py_buffer *buffer = PyMemoryView_GET_BUFFER(data)
+        buffer.buf = <uint8_t *>buffer.buf + at + EVTAPE_ENTRY_SIZE
+        buffer.len = entry.size
+        buffer.shape[0] = entry.size
+        event.timestamp = entry.timestamp
+        event.data = data
+        event.ordinal = ordinal
+        event.offset = at
+        event.checksum = entry.checksum
+        return event
+
+
+# ------------------------------------------------------------------------------------------------------------------- guard
+
+
+def guard_enable():
+    """Turn SIGBUS in a mapped stream into zeros and a mark, in this process."""
+    cdef int error = evtape_guard_enable()
+    if error != 0:
+        raise OSError(error, "the SIGBUS guard could not be installed")
+
+
+def guard_disable():
+    """Restore the handler that was there before."""
+    evtape_guard_disable()
+
+
+def guard_enabled():
+    """Whether the guard is installed."""
+    return bool(evtape_guard_enabled())

@@ -1,0 +1,90 @@
+/* What the operating system does for a mapped region: map, unmap, allocate, flush. Each returns 0 or an errno. */
+#ifndef EVTAPE_REGION_H
+#define EVTAPE_REGION_H
+
+#include <errno.h>
+#include <stdint.h>
+
+#ifdef _WIN32
+/* Written with care and not yet run. */
+#include <io.h>
+#include <windows.h>
+
+/* A view cannot reach past the end of the file here, so nothing is reserved and a region grows by a new view. */
+#define EVTAPE_RESERVE 0
+
+static inline int evtape_map(int fd, int64_t length, int writable, uint8_t **base) {
+    HANDLE file = (HANDLE)_get_osfhandle(fd);
+    HANDLE map = CreateFileMappingW(file, NULL, writable ? PAGE_READWRITE : PAGE_READONLY,
+                                    (DWORD)(length >> 32), (DWORD)length, NULL);
+    if (map == NULL)
+        return GetLastError() == ERROR_DISK_FULL ? ENOSPC : EIO;
+    *base = MapViewOfFile(map, writable ? FILE_MAP_WRITE : FILE_MAP_READ, 0, 0, (SIZE_T)length);
+    CloseHandle(map); /* the view keeps the section alive */
+    return *base == NULL ? ENOMEM : 0;
+}
+
+static inline void evtape_unmap(uint8_t *base, int64_t length) {
+    (void)length;
+    UnmapViewOfFile(base);
+}
+
+static inline int evtape_flush(int fd, uint8_t *base, int64_t start, int64_t stop) {
+    if (!FlushViewOfFile(base + start, (SIZE_T)(stop - start)))
+        return EIO;
+    return FlushFileBuffers((HANDLE)_get_osfhandle(fd)) ? 0 : EIO;
+}
+
+#else
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* Address space mapped beyond the end of the file, so that the file can be extended under the mapping. It costs no memory; 47 bits of
+ * address space hold two thousand such regions. */
+#define EVTAPE_RESERVE ((int64_t)64 << 30)
+
+/* Large pages can stand in a mapping only where it begins at a multiple of their size. */
+#define EVTAPE_ALIGNMENT ((size_t)2 << 20)
+
+static inline int evtape_map(int fd, int64_t length, int writable, uint8_t **base) {
+    int protection = writable ? PROT_READ | PROT_WRITE : PROT_READ;
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    size_t size = ((size_t)length + page - 1) & ~(page - 1);
+    /* Address space is taken first, wide enough to hold an aligned piece of it, and what is not needed is given back. */
+    uint8_t *space = mmap(NULL, size + EVTAPE_ALIGNMENT, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (space == MAP_FAILED)
+        return errno;
+    size_t before = (EVTAPE_ALIGNMENT - (uintptr_t)space % EVTAPE_ALIGNMENT) % EVTAPE_ALIGNMENT;
+    if (before != 0)
+        munmap(space, before);
+    munmap(space + before + size, EVTAPE_ALIGNMENT - before);
+    if (mmap(space + before, size, protection, MAP_SHARED | MAP_FIXED, fd, 0) == MAP_FAILED) {
+        int error = errno;
+        munmap(space + before, size);
+        return error;
+    }
+    *base = space + before;
+    return 0;
+}
+
+static inline void evtape_unmap(uint8_t *base, int64_t length) { munmap(base, (size_t)length); }
+
+/* Makes [start, stop) durable, whole pages of it. macOS needs F_FULLFSYNC for what Linux calls a flush. */
+static inline int evtape_flush(int fd, uint8_t *base, int64_t start, int64_t stop) {
+    int64_t page = (int64_t)sysconf(_SC_PAGESIZE);
+    int64_t first = start & ~(page - 1);
+    if (msync(base + first, (size_t)(stop - first), MS_SYNC) != 0)
+        return errno;
+#ifdef __APPLE__
+    if (fcntl(fd, F_FULLFSYNC) != 0 && fsync(fd) != 0)
+        return errno;
+#else
+    (void)fd;
+#endif
+    return 0;
+}
+#endif
+
+#endif

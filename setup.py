@@ -1,0 +1,68 @@
+"""Builds evtape._core. The metadata is in pyproject.toml; only what needs to be decided at build time is here.
+
+EVTAPE_PURE=1            build no extension: the package runs on the pure core.
+EVTAPE_REQUIRE_NATIVE=1  an extension that does not compile is an error (so is CIBUILDWHEEL=1). Unset, it is a warning.
+EVTAPE_SANITIZE=LIST     also pass -fsanitize=LIST, for example `address,undefined` or `thread` (gcc, clang).
+"""
+
+import os
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+PURE = os.environ.get("EVTAPE_PURE") == "1"
+REQUIRED = "1" in (os.environ.get("EVTAPE_REQUIRE_NATIVE"), os.environ.get("CIBUILDWHEEL"))
+SANITIZE = os.environ.get("EVTAPE_SANITIZE", "")
+
+# The core checks every bound itself, once; what Cython would check again per access is off.
+DIRECTIVES = {
+    "language_level": 3,
+    "boundscheck": False,
+    "wraparound": False,
+    "cdivision": True,
+    "initializedcheck": False,
+    "binding": False,
+    "embedsignature": True,
+    "embedsignature.format": "clinic",  # gives inspect.signature, help() and stubtest something to read
+    "autotestdict": False,  # no __test__ that the stub would have to name
+    "freethreading_compatible": True,
+}
+
+
+class BuildExt(build_ext):
+    def finalize_options(self) -> None:
+        super().finalize_options()
+        self.force = True  # flags, environment and Cython's version are not among the things whose dates are compared
+
+    def build_extension(self, ext: Extension) -> None:
+        built = Path(self.get_ext_fullpath(ext.name))
+        built.unlink(missing_ok=True)  # when this build fails, an older one must not be packed in its place
+        if self.compiler.compiler_type == "msvc":
+            ext.extra_compile_args = ["/O2", "/std:c11", "/experimental:c11atomics"]
+        else:
+            # Hidden, so that no crc32 of another library in the process takes the place of ours.
+            ext.extra_compile_args = ["-O3", "-std=c11", "-pthread", "-fvisibility=hidden"]
+            ext.extra_link_args = ["-pthread"]
+            if SANITIZE:
+                ext.extra_compile_args += [f"-fsanitize={SANITIZE}", "-fno-omit-frame-pointer", "-O1", "-g"]
+                ext.extra_link_args += [f"-fsanitize={SANITIZE}"]
+        super().build_extension(ext)
+
+    def run(self) -> None:
+        super().run()
+        if any(not Path(self.build_lib, self.get_ext_filename(ext.name)).exists() for ext in self.extensions):
+            self.warn("evtape._core did not compile: evtape will run on its slower pure-Python core (backend 'python')")
+
+
+core = Extension(
+    "evtape._core",
+    ["ext/_core.pyx", *(p.as_posix() for p in sorted(Path("ext").glob("*.c")) if p.name != "_core.c")],
+    depends=[p.as_posix() for p in sorted(Path("ext").glob("*.h"))],
+    include_dirs=["ext"],
+    optional=not REQUIRED,
+)
+core.cython_directives = DIRECTIVES
+core.cython_c_in_temp = True  # below build/, never beside the sources
+
+setup(ext_modules=[] if PURE else [core], cmdclass={"build_ext": BuildExt})

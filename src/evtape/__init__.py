@@ -1,0 +1,112 @@
+"""evtape: an append-only stream of timestamped events in a memory-mapped file.
+
+    import evtape
+
+    with evtape.open("ticks.tape", "a") as tape:
+        tape.append(b"payload")
+
+    with evtape.open("ticks.tape") as tape:
+        for timestamp, data in tape:
+            ...
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Literal, overload
+
+from ._backend import backend, core
+from .errors import (
+    ClosedError,
+    CorruptError,
+    Error,
+    FormatError,
+    LockedError,
+    ReadOnlyError,
+    RecoveryWarning,
+    TruncatedError,
+)
+from .mapped import MappedFile
+from .reader import Reader, Tape
+from .recovery import recover
+from .slices import Slice
+from .walk import Problem, Report, verify
+from .writer import Durability, Writer, open_writer
+
+__version__ = "0.1.0"
+
+Event = core.Event
+
+__all__ = [
+    "ClosedError",
+    "CorruptError",
+    "Error",
+    "Event",
+    "FormatError",
+    "LockedError",
+    "MappedFile",
+    "Problem",
+    "ReadOnlyError",
+    "Reader",
+    "RecoveryWarning",
+    "Report",
+    "Slice",
+    "Tape",
+    "TruncatedError",
+    "Writer",
+    "backend",
+    "open",
+    "recover",
+    "verify",
+]
+
+
+@overload
+def open(path: str | os.PathLike[str], mode: Literal["r"] = "r", *, verify: bool = True) -> Reader: ...
+@overload
+def open(
+    path: str | os.PathLike[str],
+    mode: Literal["a", "x", "w"],
+    *,
+    capacity: int = 0,
+    durability: Durability = "close",
+    interval: float = 1.0,
+    verify: bool = True,
+) -> Writer: ...
+def open(
+    path: str | os.PathLike[str],
+    mode: str = "r",
+    *,
+    capacity: int = 0,
+    durability: Durability = "close",
+    interval: float = 1.0,
+    verify: bool = True,
+) -> Reader | Writer:
+    """Open a stream.
+
+    Modes: ``"r"`` reads, also while it is written; ``"a"`` appends and makes the stream if there is none; ``"x"`` makes a new one and
+    raises FileExistsError if the name is taken; ``"w"`` makes a new one in its place (readers of the old one keep what they have).
+
+    ``capacity``: bytes of room made and populated before the first append. ``durability``: ``"close"`` (default) makes events durable at
+    ``sync()`` and ``close()``, ``"none"`` only at ``sync()``, ``"interval"`` also every ``interval`` seconds, ``"full"`` before each append returns.
+    ``verify=False`` switches off the comparison of checksums when payloads are handed out.
+
+    Raises FileNotFoundError, FormatError (no stream), TruncatedError (shorter than its header says), LockedError (another writer),
+    CorruptError (mode "a", damage with intact events after it). O(1) for "r", "x" and "w"; "a" reads the stream once.
+    """
+    name = os.fspath(path)
+    if not isinstance(name, str):
+        name = os.fsdecode(name)
+    if mode == "r":
+        if capacity or durability != "close":
+            raise ValueError(f"{name}: capacity and durability are for writing; mode is 'r'")
+        return Reader(name, verify=verify)
+    if mode not in ("a", "x", "w"):
+        raise ValueError(f"{name}: mode must be 'r', 'a', 'x' or 'w', not {mode!r}")
+    if durability not in ("none", "close", "interval", "full"):
+        raise ValueError(f"{name}: durability must be 'none', 'close', 'interval' or 'full', not {durability!r}")
+    if not capacity >= 0:
+        raise ValueError(f"{name}: capacity must not be negative, not {capacity}")
+    if not interval > 0:
+        raise ValueError(f"{name}: interval must be positive seconds, not {interval}")
+    return open_writer(name, mode, capacity=capacity, durability=durability, interval=interval, verify=verify)

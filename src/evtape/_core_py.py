@@ -1,0 +1,558 @@
+"""The pure core: the same as `ext/_core.pyx` with struct, mmap, zlib and memoryview. Any change lands in both.
+
+A region that is only read is read by `pread`, never through a mapping: without C nothing can turn the SIGBUS of a truncated file into an exception.
+A region that is written is mapped, and outgrown mappings live on while views of them do.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import sys
+import threading
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from time import time_ns
+from typing import Any, Final, final
+
+from . import errors
+from ._format import ENTRY, ENTRY_SIZE, HEADER, HEADER_SIZE, SIZE_MAX, TIME_MIN
+from ._time import nanoseconds
+
+NAME: Final = "python"
+
+_PREAD = getattr(os, "pread", None)  # absent on Windows, where a mapped file cannot be truncated
+_SWAPPED = sys.byteorder == "big"
+_CHUNK = 1 << 20
+
+
+def crc32(data: Any, value: int = 0, /) -> int:
+    """CRC-32 of a contiguous buffer as `zlib.crc32` computes it. O(len(data))."""
+    return zlib.crc32(data, value)
+
+
+def crc32_rungs() -> tuple[str, ...]:
+    """The implementations this processor can run, widest first."""
+    return ("zlib",)
+
+
+def crc32_use(rung: str, /) -> None:
+    """Force one implementation, or "auto". For tests."""
+    if rung not in ("auto", "zlib"):
+        raise ValueError(f"CRC-32 implementation {rung!r} cannot run here; there are {crc32_rungs()}")
+
+
+# ------------------------------------------------------------------------------------------------------------------ region
+
+
+@final
+class Region:
+    """A file mapped into memory. `size` bytes of it may be touched; the file is extended under the mapping."""
+
+    def __init__(self, fd: int, size: int, path: str, writable: bool = False) -> None:
+        self._fd = fd
+        self.path = path
+        self._writable = writable
+        self._closed = False
+        self._lock = threading.Lock()
+        self.size = 0
+        self._whole: memoryview = memoryview(b"")
+        self._header: memoryview | None = None
+        self.cover(size)
+
+    def _open(self) -> None:
+        if self._closed:
+            raise errors.closed(self.path)
+
+    @property
+    def faults(self) -> int:
+        """Pages that could not be read or stored and were replaced by zeros."""
+        return 0
+
+    def grow(self, size: int, /) -> None:
+        """Allocate the file up to `size` bytes and cover them. Raises OSError and leaves the file as it was."""
+        self._open()
+        before = os.fstat(self._fd).st_size
+        try:
+            if size > before:
+                _allocate(self._fd, before, size)
+            self.cover(size)
+        except OSError as error:
+            os.ftruncate(self._fd, before)
+            raise errors.named(error, self.path, f"making room for {size} bytes") from None
+
+    def cover(self, size: int, /) -> None:
+        """Take note that the file now has `size` bytes."""
+        self._open()
+        if self._writable and size > len(self._whole):
+            try:
+                mapping = mmap.mmap(self._fd, size)
+            except (OSError, ValueError) as error:
+                failure = error if isinstance(error, OSError) else OSError(22, str(error))
+                raise errors.named(failure, self.path, f"mapping {size} bytes") from None
+            self._whole = memoryview(mapping)
+            # Eight bytes at a time through a cast: struct.pack_into on a live header zeroes it first, which readers would see.
+            self._header = self._whole[:16].cast("q") if size >= HEADER_SIZE else None
+        self.size = size
+
+    def read(self, start: int, stop: int) -> memoryview:
+        """The bytes [start, stop) as they are now: of the mapping if there is one, else a copy."""
+        if self._writable:
+            return self._whole[start:stop]
+        return memoryview(self._read(start, stop - start))
+
+    def _read(self, start: int, count: int) -> bytes:
+        parts = []
+        while count > 0:
+            try:
+                part = self._read_at(count, start)
+            except OSError as error:
+                raise errors.named(error, self.path, f"reading {count} bytes at {start}") from None
+            if not part:
+                raise errors.faulted(self.path)
+            parts.append(part)
+            start += len(part)
+            count -= len(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _read_at(self, count: int, start: int) -> bytes:
+        if _PREAD is not None:
+            return _PREAD(self._fd, count, start)  # type: ignore[no-any-return]
+        with self._lock:
+            os.lseek(self._fd, start, os.SEEK_SET)
+            return os.read(self._fd, count)
+
+    def view(self, start: int, stop: int, /) -> memoryview:
+        """The bytes [start, stop) without a copy. Writable if the region is."""
+        self._open()
+        if not 0 <= start <= stop <= self.size:
+            raise ValueError(f"{self.path}: bytes {start} to {stop} are not within its {self.size}")
+        return self.read(start, stop)
+
+    def load_header(self) -> tuple[int, int, int]:
+        """(WriteOffset, EventCount, StartTimestamp), loaded with acquire order."""
+        self._open()
+        if self._header is not None:
+            words = self._header
+            return _le(words[0]), _le(words[1]), HEADER.unpack(self._whole[:HEADER_SIZE])[2]
+        # A copy made by the kernel may be torn. WriteOffset only grows, so the same bytes twice are a value that was there.
+        before = self._read(0, HEADER_SIZE)
+        while (header := self._read(0, HEADER_SIZE)) != before:
+            before = header
+        return HEADER.unpack(header)
+
+    def store_header(self, write_offset: int, event_count: int, /) -> None:
+        """Publish (WriteOffset, EventCount)."""
+        self._open()
+        assert self._header is not None
+        self._header[1] = _le(event_count)
+        self._header[0] = _le(write_offset)
+
+    def flush(self, start: int, stop: int, /) -> None:
+        """Make the pages of [start, stop) durable."""
+        self._open()
+        first = start // mmap.ALLOCATIONGRANULARITY * mmap.ALLOCATIONGRANULARITY
+        try:
+            if self._writable and stop > first:
+                self._whole.obj.flush(first, stop - first)
+            if sys.platform != "linux":
+                os.fsync(self._fd)  # F_FULLFSYNC on macOS, FlushFileBuffers on Windows
+        except OSError as error:
+            raise errors.named(error, self.path, f"flushing bytes {start} to {stop}") from None
+
+    def close(self) -> None:
+        """Let go of the mapping. Views stay valid and keep it alive."""
+        self._closed = True
+        self._header = None
+        self._whole = memoryview(b"")
+
+
+def _le(word: int) -> int:
+    if not _SWAPPED:
+        return word
+    return int.from_bytes(word.to_bytes(8, "big", signed=True), "little", signed=True)
+
+
+def _allocate(fd: int, start: int, stop: int) -> None:
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(fd, start, stop - start)
+    else:
+        os.ftruncate(fd, stop)
+
+
+# ------------------------------------------------------------------------------------------------------------------ append
+
+
+@final
+class Appender:
+    """Writes entries at WriteOffset and publishes them.
+
+    `limit` is the end of the room that may be stored to, and the only thing the hot path looks at: when an event does not fit below it, `room(end)` is
+    called, which makes room or raises. A writer that must not write has limit 0.
+    """
+
+    def __init__(self, region: Region, last_timestamp: int, room: Callable[[int], None]) -> None:
+        self._region = region
+        self.offset, self.count, _ = region.load_header()
+        self.last_timestamp = last_timestamp
+        self.limit = 0
+        self._room = room
+        self._lock = threading.Lock()
+
+    def _make_room(self, end: int) -> None:
+        """The slow path, without the lock held: makes room up to `end` or raises."""
+        self._lock.release()
+        try:
+            self._room(end)
+        finally:
+            self._lock.acquire()
+
+    def _publish(self, end: int, count: int) -> None:
+        """Publish what was stored below `end`.
+
+        An exception can come between any two steps (a signal handler that raises). Offset and count are then taken from the header again, so
+        what was published stays and what was not never happened.
+        """
+        header = self._region._header
+        assert header is not None
+        try:
+            header[1] = _le(count)
+            header[0] = _le(end)
+            self.offset, self.count = end, count
+        except BaseException:
+            if _le(header[0]) != end:
+                header[1] = _le(self.count)
+            else:
+                self.offset, self.count = end, count
+            raise
+
+    def append(self, data: Any, timestamp: Any = None) -> int:
+        """Append one event and return its ordinal.
+
+        `data` is any contiguous buffer; `timestamp` nanoseconds, datetime or datetime64, by default now and never lower than the last one. When this
+        returns, every process can read the event. O(len(data)).
+        """
+        if type(data) is not bytes:
+            data = _payload(data, self._region.path)
+        size = len(data)
+        if timestamp is not None:
+            timestamp = nanoseconds(timestamp, self._region.path)
+            if size == 0 and timestamp == 0:
+                raise errors.zero_event(self._region.path)
+        if size > SIZE_MAX:
+            raise errors.payload_too_large(self._region.path, size)
+        with self._lock:
+            while (end := self.offset + ENTRY_SIZE + size) > self.limit:
+                self._make_room(end)
+            if timestamp is None:
+                timestamp = time_ns()
+                if timestamp < self.last_timestamp:
+                    timestamp = self.last_timestamp
+            at = self.offset
+            whole = self._region._whole
+            whole[at + ENTRY_SIZE : end] = data
+            ENTRY.pack_into(whole, at, timestamp, size, zlib.crc32(data))
+            self.last_timestamp = timestamp
+            ordinal = self.count
+            self._publish(end, ordinal + 1)
+            return ordinal
+
+    def append_many(self, payloads: Sequence[Any], timestamps: Any = None, /) -> int:
+        """Append a sequence of buffers as one batch, published whole or not at all. Returns the ordinal of the first.
+
+        `timestamps` is an int64 array of the same length; without it all events get one reading of the clock.
+        """
+        path = self._region.path
+        items = []
+        for i, item in enumerate(tuple(payloads)):
+            data = item if type(item) is bytes else _payload(item, path, f" {i}")
+            if len(data) > SIZE_MAX:
+                raise errors.payload_too_large(path, len(data), f" {i}")
+            if timestamps is not None and len(data) == 0 and timestamps[i] == 0:
+                raise errors.zero_event(path, f" {i}")
+            items.append(data)
+        return self._batch(items, timestamps)
+
+    def append_rows(self, rows: Any, timestamps: Any = None, /) -> int:
+        """Append each row of a 2-D array of bytes, shape (events, size), rows contiguous, as one batch. Returns the first ordinal."""
+        path = self._region.path
+        events, size = rows.shape
+        if size > SIZE_MAX:
+            raise errors.payload_too_large(path, size)
+        if timestamps is not None and size == 0:
+            for i in range(events):
+                if timestamps[i] == 0:
+                    raise errors.zero_event(path, f" {i}")
+        return self._batch([row.data for row in rows] if size else [b""] * events, timestamps)
+
+    def _batch(self, items: list[Any], timestamps: Any) -> int:
+        """Write the entries and publish them with one store."""
+        total = sum(map(len, items)) + ENTRY_SIZE * len(items)
+        with self._lock:
+            while self.offset + total > self.limit:
+                self._make_room(self.offset + total)
+            timestamp = max(time_ns(), self.last_timestamp)
+            stamps = [timestamp] * len(items) if timestamps is None else timestamps.tolist()
+            at = self.offset
+            whole = self._region._whole
+            for timestamp, data in zip(stamps, items, strict=True):
+                size = len(data)
+                end = at + ENTRY_SIZE + size
+                whole[at + ENTRY_SIZE : end] = data
+                ENTRY.pack_into(whole, at, timestamp, size, zlib.crc32(whole[at + ENTRY_SIZE : end]))
+                at = end
+            ordinal = self.count
+            if items:
+                self.last_timestamp = timestamp
+                self._publish(at, ordinal + len(items))
+            return ordinal
+
+    def halt(self) -> None:
+        """Wait for a batch in another thread to end, then write no more: limit is 0 from here on."""
+        with self._lock:
+            self.limit = 0
+
+
+def _payload(data: Any, path: str, where: str = "") -> memoryview:
+    """A flat view of `data`, or the error that says why there is none."""
+    try:
+        view = memoryview(data)
+        if not view.c_contiguous:
+            raise BufferError
+        return view.cast("B") if view.nbytes else memoryview(b"")
+    except Exception:
+        raise errors.not_a_payload(path, data, where) from None
+
+
+# -------------------------------------------------------------------------------------------------------------------- read
+
+
+@final
+class Scanner:
+    """Walks entries in bulk. It stands at `offset`, before event `ordinal`, and remembers what it has met."""
+
+    def __init__(self, region: Region, offset: int = HEADER_SIZE, ordinal: int = 0) -> None:
+        self._region = region
+        self.offset = offset
+        self.ordinal = ordinal
+        self.last_timestamp = TIME_MIN
+        self.unsorted_at = -1  # the first event with a lower timestamp than the one before it, or -1
+        self.zero_ordinal = -1  # the first entry of sixteen zero bytes, or -1
+        self.zero_offset = -1
+        self.recorded = 0  # how many elements of the arrays the last run filled
+
+    def run(
+        self,
+        bound: int,
+        count: int = -1,
+        check: bool = False,
+        stride: int = 1,
+        offsets: Any = None,
+        timestamps: Any = None,
+        sizes: Any = None,
+    ) -> str | None:
+        """Walk entries below `bound`, at most `count`, comparing checksums if `check`.
+
+        Fills the given int64 arrays with every event whose ordinal is a multiple of `stride`, until they are full. Returns None, or why
+        it stopped at an entry: "size", "checksum", "fault".
+        """
+        self._region._open()
+        if not 0 <= bound <= self._region.size:
+            raise ValueError(f"{self._region.path}: bound {bound} is not within its {self._region.size} bytes")
+        room = min([len(a) for a in (offsets, timestamps, sizes) if a is not None], default=None)
+        try:
+            return self._walk(bound, count, check, stride, room, offsets, timestamps, sizes)
+        except errors.TruncatedError:
+            return "fault"
+
+    def _walk(
+        self, bound: int, count: int, check: bool, stride: int, room: int | None, offsets: Any, timestamps: Any, sizes: Any
+    ) -> str | None:
+        self.recorded = 0
+        window = _Window(self._region, bound)
+        while self.offset < bound and count != 0:
+            at = self.offset
+            if bound - at < ENTRY_SIZE:
+                return "size"
+            timestamp, size, checksum = ENTRY.unpack(window.bytes(at, ENTRY_SIZE))
+            if size > bound - at - ENTRY_SIZE:
+                return "size"
+            if check and window.crc32(at + ENTRY_SIZE, size) != checksum:
+                return "checksum"
+            if self.ordinal % stride == 0:
+                if self.recorded == room:
+                    return None
+                for array, value in ((offsets, at), (timestamps, timestamp), (sizes, size)):
+                    if array is not None:
+                        array[self.recorded] = value
+                self.recorded += 1
+            if timestamp < self.last_timestamp and self.unsorted_at < 0:
+                self.unsorted_at = self.ordinal
+            if timestamp == 0 and size == 0 and checksum == 0 and self.zero_ordinal < 0:
+                self.zero_ordinal = self.ordinal
+                self.zero_offset = at
+            self.last_timestamp = timestamp
+            self.offset = at + ENTRY_SIZE + size
+            self.ordinal += 1
+            count -= 1
+        return None
+
+    def skip(self) -> None:
+        """Step over the entry a run stopped at because of its checksum."""
+        timestamp, size, _ = ENTRY.unpack(self._region.read(self.offset, self.offset + ENTRY_SIZE))
+        self.last_timestamp = max(self.last_timestamp, timestamp)
+        self.offset += ENTRY_SIZE + size
+        self.ordinal += 1
+
+
+class _Window:
+    """Bytes of a region below `bound`, read a chunk at a time where there is no mapping."""
+
+    def __init__(self, region: Region, bound: int) -> None:
+        self._region = region
+        self._bound = bound
+        self._start = self._stop = 0
+        self._chunk = memoryview(b"")
+        self._step = 4096  # doubles while the walk goes on, so that one event does not cost a megabyte
+
+    def bytes(self, at: int, count: int) -> memoryview:
+        if not self._start <= at <= at + count <= self._stop:
+            self._start, self._stop = at, min(max(at + count, at + self._step), self._bound)
+            self._chunk = self._region.read(self._start, self._stop)
+            self._step = min(self._step * 2, _CHUNK)
+        return self._chunk[at - self._start : at - self._start + count]
+
+    def crc32(self, at: int, count: int) -> int:
+        value = 0
+        for start in range(at, at + count, _CHUNK):
+            value = zlib.crc32(self.bytes(start, min(_CHUNK, at + count - start)), value)
+        return value
+
+
+@final
+class Event:
+    """One event: unpacks as (timestamp, data). `data` is a read-only memoryview; pickles and copies with its bytes."""
+
+    __slots__ = ("_checksum", "_data", "_offset", "_ordinal", "_timestamp")
+
+    def __init__(self, timestamp: int, data: Any, ordinal: int = 0, offset: int = 0, checksum: int | None = None) -> None:
+        self._timestamp = timestamp
+        self._data = memoryview(data).toreadonly()
+        self._ordinal = ordinal
+        self._offset = offset
+        self._checksum = zlib.crc32(data) if checksum is None else checksum
+
+    timestamp = property(lambda self: self._timestamp)
+    data = property(lambda self: self._data)
+    ordinal = property(lambda self: self._ordinal)
+    offset = property(lambda self: self._offset)
+    checksum = property(lambda self: self._checksum)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter((self._timestamp, self._data))
+
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, index: Any) -> Any:
+        return (self._timestamp, self._data)[index]
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, (Event, tuple)):
+            return NotImplemented
+        return (self._timestamp, self._data) == tuple(other)
+
+    def __hash__(self) -> int:
+        return hash((self._timestamp, self._data))
+
+    def __repr__(self) -> str:
+        return (
+            f"Event(timestamp={self._timestamp}, data=<{len(self._data)} bytes>, "
+            f"ordinal={self._ordinal}, offset={self._offset})"
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        from ._pickle import restore_event
+
+        return restore_event, (self._timestamp, bytes(self._data), self._ordinal, self._offset, self._checksum)
+
+
+@final
+class Events:
+    """Iterates over the events from `offset` (event `ordinal`) up to the byte `bound` or the ordinal `stop` (-1: none).
+
+    `problem(ordinal, offset, reason)` is called at damage and is expected to raise; where it returns, the event is skipped, or for "zero" accepted.
+    """
+
+    def __init__(
+        self,
+        region: Region,
+        offset: int,
+        ordinal: int,
+        bound: int,
+        stop: int,
+        check: bool,
+        problem: Callable[[int, int, str], None],
+    ) -> None:
+        region._open()
+        if not HEADER_SIZE <= offset <= bound <= region.size:
+            raise ValueError(f"{region.path}: bytes {offset} to {bound} are not within its {region.size}")
+        self._region = region
+        self._window = _Window(region, bound)
+        self._offset = offset
+        self._ordinal = ordinal
+        self._bound = bound
+        self._stop = stop
+        self._check = check
+        self._problem = problem
+        self._lock = threading.Lock()
+
+    def __iter__(self) -> Events:
+        return self
+
+    def __next__(self) -> Event:
+        while self._offset < self._bound and self._ordinal != self._stop:
+            at, ordinal = self._offset, self._ordinal
+            try:
+                reason, event = self._step()
+            except errors.TruncatedError:
+                self._offset = self._bound
+                reason, event = "fault", None
+            if reason:
+                self._problem(ordinal, at, reason)
+            if event is not None:
+                return event
+        raise StopIteration
+
+    def _step(self) -> tuple[str, Event | None]:
+        """Load and check the entry, and step over it. The walk ends where an entry does not fit."""
+        at, ordinal = self._offset, self._ordinal
+        left = self._bound - at - ENTRY_SIZE
+        timestamp = size = checksum = 0
+        if left >= 0:
+            timestamp, size, checksum = ENTRY.unpack(self._window.bytes(at, ENTRY_SIZE))
+        if left < 0 or size > left:
+            self._offset = self._bound
+            return "size", None
+        data = self._window.bytes(at + ENTRY_SIZE, size).toreadonly()
+        self._offset = at + ENTRY_SIZE + size
+        self._ordinal += 1
+        if self._check and zlib.crc32(data) != checksum:
+            return "checksum", None
+        return "zero" if timestamp == 0 and size == 0 else "", Event(timestamp, data, ordinal, at, checksum)
+
+
+# ------------------------------------------------------------------------------------------------------------------- guard
+
+
+def guard_enable() -> None:
+    """Turn SIGBUS in a mapped stream into zeros and a mark, in this process. Nothing to do here: readers use no mapping."""
+
+
+def guard_disable() -> None:
+    """Restore the handler that was there before."""
+
+
+def guard_enabled() -> bool:
+    """Whether the guard is installed."""
+    return False

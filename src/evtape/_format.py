@@ -1,0 +1,25 @@
+"""The format in numbers: layouts and limits. Mirrors docs/format.md section by section.
+
+All integers are little-endian. ``stream := header entry*``, ``entry := timestamp size checksum data``.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final
+
+# Header: WriteOffset:i64 EventCount:i64 StartTimestamp:i64, at offset 0.
+HEADER: Final = struct.Struct("<qqq")
+HEADER_SIZE: Final = HEADER.size
+FIRST_OFFSET: Final = HEADER_SIZE  # the WriteOffset of a stream without events
+
+# Entry: Timestamp:i64 Size:u32 Checksum:u32, then Size bytes. No padding, so entries are not aligned.
+ENTRY: Final = struct.Struct("<qII")
+ENTRY_SIZE: Final = ENTRY.size
+
+# crc32(b"") == 0, so sixteen zero bytes parse as an empty event at time 0. No writer writes one (see docs/format.md, "Zeros").
+ZERO_ENTRY: Final = bytes(ENTRY_SIZE)
+
+SIZE_MAX: Final = 2**32 - 1  # bytes of one payload
+TIME_MIN: Final = -(2**63)
+TIME_MAX: Final = 2**63 - 1

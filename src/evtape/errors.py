@@ -1,0 +1,128 @@
+"""The exceptions of evtape and every text they carry.
+
+Both cores raise through the functions below, so that a message is written once and the same on both.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import Any
+
+from ._format import SIZE_MAX, TIME_MAX, TIME_MIN
+
+
+class Error(Exception):
+    """Base of the exceptions that are evtape's own."""
+
+
+class FormatError(Error):
+    """The file is not a stream, or its header cannot be used."""
+
+
+class CorruptError(Error):
+    """An event of the stream is damaged.
+
+    Attributes: ``index`` (ordinal of the event), ``offset`` (its byte position), ``reason`` (``"checksum"``, ``"size"``,
+    ``"zero"``; see docs/format.md).
+    """
+
+    def __init__(self, message: str, index: int = -1, offset: int = -1, reason: str = "") -> None:
+        super().__init__(message, index, offset, reason)
+        self.index = index
+        self.offset = offset
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class TruncatedError(Error):
+    """The file is shorter than what its header publishes, or became so while it was read."""
+
+
+class LockedError(Error):
+    """Another writer has the stream open."""
+
+
+class ReadOnlyError(Error):
+    """A write on a stream that was opened for reading, or that this process may not write."""
+
+
+class ClosedError(Error, ValueError):
+    """Use of a stream after ``close()``."""
+
+
+class RecoveryWarning(UserWarning):
+    """Opening for append found the tail of an interrupted writer and repaired the stream. Carries the ``Report``."""
+
+
+def payload_too_large(path: str, size: int, where: str = "") -> ValueError:
+    return ValueError(f"{path}: payload{where} of {size} bytes is larger than {SIZE_MAX} (2**32 - 1); split it")
+
+
+def not_a_payload(path: str, value: Any, where: str = "") -> Exception:
+    """What is wrong with ``value`` as a payload: not a buffer at all (TypeError) or not contiguous (ValueError)."""
+    try:
+        memoryview(value)
+    except TypeError:
+        hint = "; encode it first" if isinstance(value, str) else ""
+        kind = type(value).__name__
+        return TypeError(f"{path}: payload{where} must be a contiguous bytes-like object, not {kind}{hint}")
+    except Exception as error:
+        return error
+    return ValueError(f"{path}: payload{where} is not contiguous; pass a contiguous copy of it")
+
+
+def zero_event(path: str, where: str = "") -> ValueError:
+    return ValueError(
+        f"{path}: timestamp 0 with an empty payload{where} cannot be stored: sixteen zero bytes mean a lost block"
+    )
+
+
+def timestamp_out_of_range(path: str, value: int) -> OverflowError:
+    return OverflowError(f"{path}: timestamp {value} is outside int64 nanoseconds ({TIME_MIN} to {TIME_MAX})")
+
+
+def not_a_timestamp(path: str, value: Any) -> TypeError:
+    return TypeError(
+        f"{path}: timestamp must be an int of nanoseconds, a datetime or a datetime64, not {type(value).__name__}"
+    )
+
+
+def lengths_differ(path: str, payloads: int, timestamps: int) -> ValueError:
+    return ValueError(f"{path}: {payloads} payloads but {timestamps} timestamps; give one timestamp per payload")
+
+
+def closed(path: str) -> ClosedError:
+    return ClosedError(f"{path}: the stream is closed; open it again")
+
+
+def truncated(path: str, size: int, needed: int) -> TruncatedError:
+    return TruncatedError(
+        f"{path}: the file has {size} bytes but its header publishes {needed}; see 'evtape verify' and 'evtape recover'"
+    )
+
+
+def faulted(path: str) -> TruncatedError:
+    return TruncatedError(
+        f"{path}: the file was truncated, or could not be read, under its mapping; data handed out since may read as zeros"
+    )
+
+
+_REASONS = {
+    "checksum": "its payload does not match its checksum",
+    "size": "it does not fit below WriteOffset",
+    "zero": "it is sixteen zero bytes, a block that never reached the disk",
+}
+
+
+def corrupt(path: str, index: int, offset: int, reason: str) -> CorruptError:
+    text = f"{path}: event {index} at offset {offset} is damaged ({reason}): {_REASONS[reason]}; see 'evtape recover'"
+    return CorruptError(text, index, offset, reason)
+
+
+def named(error: OSError, path: str, doing: str) -> OSError:
+    """``error`` again, naming the file and what was being done to it. The class follows the errno."""
+    number = error.errno if error.errno is not None else errno.EIO
+    return OSError(number, f"{os.strerror(number)} while {doing}", path)

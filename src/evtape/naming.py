@@ -1,0 +1,76 @@
+"""How a file gets its name: whole and durable first, named afterwards, so that nobody ever meets half of one."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+
+
+class NewFile(contextlib.AbstractContextManager[int]):
+    """The descriptor of a new file in the folder of ``path``, which gets that name when the block ends without an exception.
+
+    ``durable`` flushes the file before and the folder after. ``replace`` takes the name from another file; otherwise FileExistsError.
+    The descriptor stays open inside the block only; the file under its temporary name is removed when the block fails.
+    """
+
+    def __init__(self, path: str, *, durable: bool = True, replace: bool = False) -> None:
+        self._path = path
+        self._durable = durable
+        self._replace = replace
+        self._folder, name = os.path.split(os.path.abspath(path))
+        self.temporary = os.path.join(self._folder, f".{name}.{secrets.token_hex(4)}.tmp")
+
+    def __enter__(self) -> int:
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+        self._fd = os.open(self.temporary, flags, 0o666)
+        return self._fd
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        named = False
+        try:
+            try:
+                if kind is None and self._durable:
+                    os.fsync(self._fd)
+            finally:
+                os.close(self._fd)
+            if kind is None:
+                self._give_name()
+                named = True
+                if self._durable:
+                    sync_folder(self._folder)
+        finally:
+            if not named:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(self.temporary)
+
+    def _give_name(self) -> None:
+        if self._replace:
+            os.replace(self.temporary, self._path)
+            return
+        try:
+            os.link(self.temporary, self._path)  # fails where the name exists, which a rename would not
+        except FileExistsError:
+            raise exists(self._path) from None
+        except OSError:  # a file system without hard links
+            if os.path.lexists(self._path):
+                raise exists(self._path) from None
+            os.rename(self.temporary, self._path)
+        else:
+            os.unlink(self.temporary)
+
+
+def exists(path: str) -> FileExistsError:
+    return FileExistsError(errno.EEXIST, "the file exists; give another name, or open a stream with mode 'a' or 'w'", path)
+
+
+def sync_folder(folder: str) -> None:
+    """Make names in ``folder`` durable. Windows has no such call and orders a file and its name by its journal."""
+    if os.name == "nt":
+        return
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,281 @@
+"""The read path: open -> bound by WriteOffset -> scan or walk -> check -> view."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any, Self, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from . import errors
+from ._backend import core
+from ._format import FIRST_OFFSET, HEADER_SIZE
+from ._pickle import restore_reader
+from .errors import FormatError, ReadOnlyError
+from .index import STRIDE, Index
+from .lock import require_regular
+from .slices import Column, Slice, strided
+
+
+class Tape(Sequence[core.Event]):
+    """A stream that is open: a sequence of events. What a reader and a writer have in common.
+
+    A question is answered for what is published at that moment. ``len``, indexing and time queries rest on an index
+    that is built in one pass at the first of them and extended by what is new afterwards.
+    """
+
+    path: str  #: the stream's file name
+    verify_payloads: bool  #: whether a checksum is compared when a payload is handed out
+
+    def __init__(self, path: str, fd: int, region: core.Region, verify: bool) -> None:
+        self.path = path
+        self.verify_payloads = verify
+        self._fd = fd
+        self._region = region
+        self._index = Index(region)
+        self._columns: dict[str, Column] = {}
+        self._bound = FIRST_OFFSET
+
+    def __repr__(self) -> str:
+        kind = type(self).__name__.lower()
+        return f"<evtape {kind} of {self.path!r}{', closed' if self.closed else ''}>"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    @property
+    def closed(self) -> bool:
+        """Whether ``close()`` was called."""
+        return self._fd < 0
+
+    def close(self) -> None:
+        """Close the stream. Events and arrays that are still alive stay readable. Closing twice is fine."""
+        raise NotImplementedError
+
+    @property
+    def start_timestamp(self) -> int:
+        """When the stream was made, ns."""
+        return self._region.load_header()[2]
+
+    # ------------------------------------------------------------------------------------------------------------ sequence
+
+    def __len__(self) -> int:
+        self._refresh_index()
+        return self._index.length
+
+    @overload
+    def __getitem__(self, key: int) -> core.Event: ...
+    @overload
+    def __getitem__(self, key: slice) -> Slice: ...
+    def __getitem__(self, key: int | slice) -> core.Event | Slice:
+        """Event by ordinal, negative from the end: O(1) after the first. A slice is lazy and fixed when it is made."""
+        length = len(self)
+        if isinstance(key, slice):
+            return Slice(self, range(length)[key])
+        try:
+            ordinal = range(length)[key]
+        except IndexError:
+            if self._index.broken is not None and key >= length:
+                self._problem(*self._index.broken)
+            raise IndexError(f"{self.path}: index {key} is outside a stream of {length} events") from None
+        return self._event(ordinal)
+
+    def __iter__(self) -> Iterator[core.Event]:
+        """All events published at this moment, as ``Event``s; unpack them as ``for timestamp, data in tape``.
+
+        Damage raises CorruptError at its event. After one with reason "checksum" the same iterator can go on with the next event.
+        """
+        bound = self._refresh()
+        return core.Events(self._region, FIRST_OFFSET, 0, bound, -1, self.verify_payloads, self._problem)
+
+    timestamps = property(lambda self: self[:].timestamps, doc=Slice.timestamps.__doc__)
+    sizes = property(lambda self: self[:].sizes, doc=Slice.sizes.__doc__)
+    offsets = property(lambda self: self[:].offsets, doc=Slice.offsets.__doc__)
+
+    def between(
+        self, *, starting_at: Any = None, starting_after: Any = None, ending_before: Any = None, ending_at: Any = None
+    ) -> Slice:
+        return self[:].between(
+            starting_at=starting_at, starting_after=starting_after, ending_before=ending_before, ending_at=ending_at
+        )
+
+    def searchsorted(self, when: Any, side: str = "left") -> int:
+        return self[:].searchsorted(when, side)
+
+    def rows(self, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+        return self[:].rows(dtype)
+
+    between.__doc__ = Slice.between.__doc__
+    searchsorted.__doc__ = Slice.searchsorted.__doc__
+    rows.__doc__ = Slice.rows.__doc__
+
+    # ------------------------------------------------------------------------------------------------------------- writing
+
+    def append(self, data: Any, timestamp: Any = None) -> int:
+        """Append one event; returns its ordinal."""
+        raise self._refusal()
+
+    def append_many(self, payloads: Any, timestamps: Any = None) -> range:
+        """Append a batch; returns its ordinals."""
+        raise self._refusal()
+
+    def append_array(self, array: Any, timestamps: Any = None) -> range:
+        """Append a batch, one event per row; returns its ordinals."""
+        raise self._refusal()
+
+    def sync(self) -> None:
+        """Make every event appended so far durable."""
+        raise self._refusal()
+
+    def _refusal(self) -> Exception:
+        """Why this tape cannot be written."""
+        if self.closed:
+            return errors.closed(self.path)
+        return ReadOnlyError(f"{self.path}: the stream is open for reading; open it with mode 'a' to append")
+
+    # -------------------------------------------------------------------------------------- what slices and queries rest on
+
+    def _refresh(self) -> int:
+        """WriteOffset at this moment, within what can be read. Nothing looks past it."""
+        raise NotImplementedError
+
+    def _refresh_index(self) -> int:
+        bound = self._refresh()
+        if self._index.extend(bound, self._region.load_header()[1]) is not None:
+            raise errors.faulted(self.path)
+        return bound
+
+    def _reach(self, stop: int) -> int:
+        """A bound below which the index knows events up to ordinal ``stop``."""
+        if stop <= self._index.length and self._bound:
+            return self._refresh()
+        return self._refresh_index()
+
+    def _problem(self, ordinal: int, offset: int, reason: str) -> None:
+        """Called where a walk meets damage. Returns only for sixteen zero bytes that are an event after all."""
+        if reason == "zero":
+            self._refresh_index()
+            if self._index.broken is None or self._index.broken.reason != "zero":
+                return
+        if reason == "fault":
+            raise errors.faulted(self.path)
+        raise errors.corrupt(self.path, ordinal, offset, reason)
+
+    def _event(self, ordinal: int) -> core.Event:
+        return next(self._events(ordinal, ordinal + 1))
+
+    def _events(self, start: int, stop: int) -> core.Events:
+        bound = self._reach(stop)
+        if stop <= start:
+            return core.Events(self._region, FIRST_OFFSET, 0, FIRST_OFFSET, 0, False, self._problem)
+        offset = self._index.locate(start, bound)
+        return core.Events(self._region, offset, start, bound, stop, self.verify_payloads, self._problem)
+
+    def _column(self, name: str, start: int, stop: int) -> Column:
+        """One column of the events [start, stop). The column of the whole stream is kept, since it is asked for again."""
+        known = self._columns.get(name)
+        if known is not None and stop <= len(known):
+            return known[start:stop]
+        bound = self._reach(stop)
+        values = np.empty(stop - start, np.int64)
+        scanner = core.Scanner(self._region, self._index.locate(start, bound), start)
+        if scanner.run(bound, stop - start, **{name: values}) == "fault":
+            raise errors.faulted(self.path)
+        values.flags.writeable = False
+        if start == 0 and stop == self._index.length:
+            self._columns[name] = values
+        return values
+
+    def _rows(self, start: int, stop: int, kind: np.dtype[Any]) -> npt.NDArray[Any]:
+        bound = self._reach(stop)
+        first, end = self._index.locate(start, bound), self._index.locate(stop, bound)
+        if self.verify_payloads:
+            scanner = core.Scanner(self._region, first, start)
+            reason = scanner.run(end, -1, True)
+            if reason is not None:
+                self._problem(scanner.ordinal, scanner.offset, reason)
+        return strided(self._region.view(first, end).toreadonly(), stop - start, kind)
+
+    def _unsorted_at(self) -> int:
+        self._refresh_index()
+        return self._index.unsorted_at
+
+    def _search(self, when: int, side: str) -> int:
+        """Position of ``when`` in a sorted stream: the block by bisection, then the place within it."""
+        right = "right" if side == "right" else "left"
+        block = int(np.searchsorted(self._index.timestamps, when, right)) - 1
+        if block < 0:
+            return 0
+        start = block * STRIDE
+        values = self._column("timestamps", start, min(start + STRIDE, self._index.length))
+        return start + int(np.searchsorted(values, when, right))
+
+
+class Reader(Tape):
+    """A stream that is open for reading; many readers may follow one writer."""
+
+    def __init__(self, path: str, *, verify: bool = True) -> None:
+        path = os.fspath(path)
+        require_regular(path)
+        fd = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0))
+        try:
+            size = os.fstat(fd).st_size
+            if size < HEADER_SIZE:
+                raise FormatError(f"{path}: {size} bytes are no stream; a stream has at least a header of {HEADER_SIZE}")
+            region = core.Region(fd, size, path)
+            super().__init__(path, fd, region, verify)
+            self._require_stream(size)
+        except BaseException:
+            os.close(fd)
+            self._fd = -1
+            raise
+
+    def _require_stream(self, size: int) -> None:
+        write_offset = self._region.load_header()[0]
+        if FIRST_OFFSET <= write_offset <= size:
+            return
+        # An unusable header over a valid first event is a damaged stream; over anything else, not a stream at all.
+        scanner = core.Scanner(self._region)
+        scanner.run(size, 1, True)
+        if scanner.ordinal == 0 or scanner.zero_ordinal == 0:
+            raise FormatError(f"{self.path}: not a stream (its first 8 bytes would be WriteOffset {write_offset})")
+        if write_offset > size:
+            raise errors.truncated(self.path, size, write_offset)
+        raise FormatError(f"{self.path}: WriteOffset {write_offset} in the header is unusable; see 'evtape recover'")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return restore_reader, (self.path, self.verify_payloads)
+
+    def _refresh(self) -> int:
+        if self.closed:
+            raise errors.closed(self.path)
+        size = os.fstat(self._fd).st_size
+        if size < self._bound or self._region.faults:
+            raise errors.truncated(self.path, size, self._bound) if size < self._bound else errors.faulted(self.path)
+        write_offset = self._region.load_header()[0]
+        if write_offset > self._region.size:
+            size = os.fstat(self._fd).st_size
+            if write_offset > size:
+                raise errors.truncated(self.path, size, write_offset)
+            self._region.cover(size)
+        if write_offset < self._bound:
+            raise FormatError(
+                f"{self.path}: WriteOffset went back from {self._bound} to {write_offset}: the stream was rewritten in place; open it again"
+            )
+        self._bound = write_offset
+        return write_offset
+
+    def close(self) -> None:
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            self._region.close()
+            os.close(fd)
+
+    def __del__(self) -> None:
+        if getattr(self, "_fd", -1) >= 0:
+            self.close()

@@ -1,0 +1,201 @@
+"""Walk -> report: the first half of the recovery path. What is damage is decided here and nowhere else."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from . import errors
+from ._backend import core
+from ._format import FIRST_OFFSET, HEADER_SIZE, TIME_MIN
+from .lock import require_regular
+
+PROBLEMS_LISTED = 100  # further ones are counted; a lost disk must not fill the memory
+_PASS = 1 << 16  # entries per step, between two calls of the progress function
+
+Progress = Callable[[int, int], object]  # (bytes done, bytes in all)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong with a stream. ``index`` and ``offset`` are -1 for what concerns the header."""
+
+    reason: str  #: "header", "truncated", "size", "checksum", "zero" or "count"
+    index: int
+    offset: int
+    message: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """What ``verify`` found, and for ``recover`` what was done about it."""
+
+    path: str
+    state: str  #: "clean", "open" (larger than WriteOffset, otherwise good), "damaged" or "invalid" (not a stream)
+    events: int  #: events of the longest valid prefix
+    end: int  #: its end, a byte position
+    problems: tuple[Problem, ...]  #: the first hundred, in the order they were met
+    problem_count: int  #: all of them
+    size: int  #: bytes of the file
+    write_offset: int  #: as the header says
+    event_count: int  #: as the header says
+    start_timestamp: int
+    first_timestamp: int | None  #: of the prefix; None without events
+    last_timestamp: int  #: of the prefix; the lowest int64 without events
+    unsorted_at: int  #: ordinal of the first event whose timestamp is lower than the one before it, or -1
+    cut: int = 0  #: published bytes that recovery removed, or would remove
+    quarantine: str | None = None  #: where they were saved
+    output: str | None = None  #: where the recovered stream is, if not in place
+
+    @property
+    def reason(self) -> str | None:
+        """The reason of the first problem, or None."""
+        return self.problems[0].reason if self.problems else None
+
+    @property
+    def ok(self) -> bool:
+        """Whether every published event can be read."""
+        return self.state in ("clean", "open")
+
+    @property
+    def lost(self) -> bool:
+        """Whether published bytes are missing from the prefix. A wrong EventCount alone loses nothing."""
+        return self.state == "invalid" or any(problem.reason != "count" for problem in self.problems)
+
+    def as_dict(self) -> dict[str, Any]:
+        """As plain values, for JSON."""
+        return dataclasses.asdict(self) | {"reason": self.reason, "ok": self.ok, "lost": self.lost}
+
+
+def verify(path: str | os.PathLike[str], progress: Progress | None = None) -> Report:
+    """Read the whole stream and compare every checksum; changes nothing. O(file).
+
+    ``progress(done, total)`` is called now and then with bytes. Raises OSError for a file that cannot be read, FormatError for one
+    that is no regular file; what the file contains never raises, it is in the report.
+    """
+    name = os.fspath(path)
+    require_regular(name)
+    fd = os.open(name, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0))
+    try:
+        return walk(name, fd, progress)
+    finally:
+        os.close(fd)
+
+
+# ------------------------------------------------------------------------------------------------------------------------ walk
+
+
+def walk(path: str, fd: int, progress: Progress | None = None) -> Report:
+    """Walk the stream in ``fd`` from its first entry and say what is there."""
+    size = os.fstat(fd).st_size
+    if size < HEADER_SIZE:
+        return _Walk(path, size, (0, 0, 0)).invalid()
+    region = core.Region(fd, size, path)
+    try:
+        found = _Walk(path, size, region.load_header())
+        scanner = core.Scanner(region)
+        found.run(region, scanner, progress)
+        return found.report(scanner)
+    finally:
+        region.close()
+
+
+class _Walk:
+    """What a walk has found so far."""
+
+    def __init__(self, path: str, size: int, header: tuple[int, int, int]) -> None:
+        self.path = path
+        self.size = size
+        self.write_offset, self.event_count, self.start_timestamp = header
+        # With an unusable WriteOffset the file bounds the walk.
+        self.usable = FIRST_OFFSET <= self.write_offset <= size
+        self.bound = self.write_offset if self.usable else size
+        self.problems: list[Problem] = []
+        self.problem_count = 0
+        self.prefix: tuple[int, int, int] | None = None  # events, end, last timestamp; set at the first bad entry
+        self.first_timestamp: int | None = None
+
+    def add(self, reason: str, index: int, offset: int, message: str) -> None:
+        self.problem_count += 1
+        if len(self.problems) < PROBLEMS_LISTED:
+            self.problems.append(Problem(reason, index, offset, message))
+
+    def run(self, region: core.Region, scanner: core.Scanner, progress: Progress | None) -> None:
+        if self.write_offset < FIRST_OFFSET:
+            self.add("header", -1, -1, f"WriteOffset is {self.write_offset}, less than {FIRST_OFFSET}")
+        elif not self.usable:
+            self.add("truncated", -1, -1, f"the file has {self.size} bytes but WriteOffset is {self.write_offset}")
+        first = np.empty(1, np.int64)
+        if scanner.run(self.bound, 1, True, 1, None, first) is None and scanner.ordinal == 1:
+            self.first_timestamp = int(first[0])
+        reason: str | None = None
+        while scanner.offset < self.bound and reason in (None, "checksum"):
+            reason = scanner.run(self.bound, _PASS, True)
+            if progress is not None:
+                progress(scanner.offset, self.bound)
+            if reason is not None:
+                self.met(reason, scanner)
+        self.settle_zeros(region, scanner, complete=reason is None or reason == "checksum")
+
+    def met(self, reason: str, scanner: core.Scanner) -> None:
+        if self.prefix is None:
+            self.prefix = (scanner.ordinal, scanner.offset, scanner.last_timestamp)
+        # The entry that does not fit at the end of a shortened file is the shortening itself, not a second problem.
+        if reason == "fault":
+            self.add("truncated", scanner.ordinal, scanner.offset, "the file was truncated, or could not be read, meanwhile")
+        elif reason == "checksum" or self.usable:
+            self.add(reason, scanner.ordinal, scanner.offset, str(errors.corrupt(self.path, scanner.ordinal, scanner.offset, reason)))
+        if reason == "checksum":
+            scanner.skip()
+
+    def settle_zeros(self, region: core.Region, scanner: core.Scanner, complete: bool) -> None:
+        """Sixteen zero bytes are an event where EventCount adds up, else a block that never reached the disk."""
+        adds_up = complete and scanner.ordinal == self.event_count
+        if scanner.zero_ordinal >= 0 and not adds_up:
+            ordinal, offset = scanner.zero_ordinal, scanner.zero_offset
+            problem = Problem("zero", ordinal, offset, str(errors.corrupt(self.path, ordinal, offset, "zero")))
+            at = sum(1 for known in self.problems if known.offset < offset)
+            self.problems.insert(at, problem)
+            self.problem_count += 1
+            if self.prefix is None or ordinal < self.prefix[0]:
+                again = core.Scanner(region)
+                again.run(offset)
+                self.prefix = (ordinal, offset, again.last_timestamp)
+        elif self.prefix is None and self.usable and not adds_up:
+            self.add("count", -1, -1, f"EventCount is {self.event_count} but there are {scanner.ordinal} events, all good")
+
+    def invalid(self) -> Report:
+        self.problems.clear()
+        self.problem_count = 0
+        self.add("header", -1, -1, f"{self.path}: not a stream: no usable header and no valid first event")
+        return self._report("invalid", 0, 0, TIME_MIN, -1)
+
+    def report(self, scanner: core.Scanner) -> Report:
+        events, end, last = self.prefix or (scanner.ordinal, scanner.offset, scanner.last_timestamp)
+        if not self.usable and events == 0:
+            return self.invalid()
+        state = "damaged" if self.problems else "clean" if self.size == self.write_offset else "open"
+        return self._report(state, events, end, last, scanner.unsorted_at)
+
+    def _report(self, state: str, events: int, end: int, last: int, unsorted_at: int) -> Report:
+        return Report(
+            path=self.path,
+            state=state,
+            events=events,
+            end=end,
+            problems=tuple(self.problems[:PROBLEMS_LISTED]),
+            problem_count=self.problem_count,
+            size=self.size,
+            write_offset=self.write_offset,
+            event_count=self.event_count,
+            start_timestamp=self.start_timestamp,
+            first_timestamp=self.first_timestamp if events else None,
+            last_timestamp=last if events else TIME_MIN,
+            unsorted_at=unsorted_at if unsorted_at < events else -1,
+            cut=max(0, min(self.bound, self.size) - end) if self.problems else 0,
+        )

@@ -1,0 +1,369 @@
+"""The append path: open -> lock -> core.append -> publish -> sync -> close."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import threading
+import time
+import warnings
+import weakref
+from collections.abc import Callable, Iterable
+from typing import Any, Literal
+
+import numpy as np
+
+from . import errors, naming
+from ._backend import core
+from ._format import FIRST_OFFSET, HEADER, HEADER_SIZE, TIME_MIN
+from ._time import nanosecond_array
+from .errors import Error, ReadOnlyError
+from .lock import WriterLock
+from .reader import Tape
+from .recovery import repair_for_append
+from .walk import Report
+
+Durability = Literal["none", "close", "interval", "full"]
+
+# Room is made in steps that follow the size of the stream: one that gets ten events never holds megabytes, a fast one asks seldom.
+_STEP_MIN = 1 << 16
+_STEP_MAX = 8 << 20
+
+_writers: weakref.WeakSet[Writer] = weakref.WeakSet()
+
+
+class Writer(Tape):
+    """A stream that is open for appending. It can be read as well. Threads may share it; a forked child may not write.
+
+    ``append`` is the core's own method, so that an event costs one call. Everything else that can happen to a writer (no room, closed, forked,
+    failed) shows in ``limit``, the one value the core compares, and is dealt with in ``_room``.
+    """
+
+    def __init__(
+        self, path: str, *, capacity: int, durability: Durability, interval: float, verify: bool, lock: WriterLock
+    ) -> None:
+        self._lock = lock
+        self._durability = durability
+        self._slow = threading.RLock()
+        self._failure: Callable[[], Exception] | None = None
+        fd = os.open(path, os.O_RDWR | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0))
+        try:
+            if (os.fstat(fd).st_dev, os.fstat(fd).st_ino) != lock.identity:
+                raise errors.LockedError(f"{path}: the file was replaced while it was opened; try again")
+            #: What opening found and repaired, or None for a stream that was just made.
+            self.recovered: Report | None = repair_for_append(path, fd)
+            size = os.fstat(fd).st_size
+            region = core.Region(fd, size, path, True)
+            super().__init__(path, fd, region, verify)
+            last = TIME_MIN if self.recovered is None else self.recovered.last_timestamp
+            self._appender = core.Appender(region, last, self._room)
+            self._synced = self._appender.offset
+            if capacity > size:
+                self._grow(capacity)
+            self._appender.limit = region.size
+        except BaseException:
+            os.close(fd)
+            self._fd = -1
+            raise
+        self._bind()
+        _writers.add(self)
+        self._ticker = _Ticker(self, interval) if durability == "interval" else None
+
+    def _bind(self) -> None:
+        """Put the core's method where ``append`` is looked up first. Not done where every append must also be flushed."""
+        if self._durability != "full":
+            self.__dict__["append"] = self._appender.append
+
+    # -------------------------------------------------------------------------------------------------------------- append
+
+    def append(self, data: Any, timestamp: Any = None) -> int:
+        """Append one event and return its ordinal.
+
+        ``data`` is any contiguous buffer of at most 2**32-1 bytes; ``timestamp`` int ns, datetime or datetime64, by default now and never
+        lower than the last one. When this returns, every process can read the event, and it survives ``kill -9``; with
+        ``durability="full"`` it survives power loss too. O(len(data)).
+
+        Raises TypeError (no buffer), ValueError (not contiguous, too large, or timestamp 0 with an empty payload), OverflowError (timestamp outside
+        int64), OSError (no room: the stream is as before and appending works again once there is some), ClosedError, ReadOnlyError.
+        """
+        ordinal = self._appender.append(data, timestamp)
+        self.sync()
+        return ordinal
+
+    def append_many(self, payloads: Iterable[Any], timestamps: Any = None) -> range:
+        """Append a batch of buffers, published whole or not at all; returns their ordinals.
+
+        ``timestamps`` has one time per payload; without it the batch has one reading of the clock. Errors as ``append``, naming the
+        position of the element. O(bytes).
+        """
+        items = payloads if isinstance(payloads, (list, tuple)) else list(payloads)
+        stamps = self._stamps(timestamps, len(items))
+        return self._batch(self._appender.append_many(items, stamps), len(items))
+
+    def append_array(self, array: Any, timestamps: Any = None) -> range:
+        """Append each element along the first axis of ``array`` as one event; returns their ordinals.
+
+        A 2-D array gives one event per row, a 1-D array (structured or not) one per element. Any layout is taken; one whose rows are
+        contiguous is not copied. Raises ValueError for a 0-d array or one of Python objects; else as ``append_many``.
+        """
+        values = np.asarray(array)
+        if values.ndim == 0:
+            raise ValueError(f"{self.path}: append_array needs an array of at least one dimension, one event per row")
+        if values.dtype.hasobject:
+            raise ValueError(f"{self.path}: an array of Python objects ({values.dtype}) has no bytes to store")
+        events = len(values)
+        stamps = self._stamps(timestamps, events)
+        return self._batch(self._appender.append_rows(_rows_of_bytes(values), stamps), events)
+
+    def _stamps(self, timestamps: Any, events: int) -> Any:
+        if timestamps is None:
+            return None
+        stamps = nanosecond_array(timestamps, self.path)
+        if len(stamps) != events:
+            raise errors.lengths_differ(self.path, events, len(stamps))
+        return stamps
+
+    def _batch(self, first: int, events: int) -> range:
+        if self._durability == "full":
+            self.sync()
+        return range(first, first + events)
+
+    # ---------------------------------------------------------------------------------------------------------------- room
+
+    def _room(self, end: int) -> None:
+        """The slow path of every append: make room up to byte ``end``, or raise what stands in the way of writing."""
+        with self._slow:
+            if self._failure is not None:
+                raise self._failure()
+            if end < 0:  # the memory under the appender faulted; what it stored was not published
+                self._fail(lambda: errors.faulted(self.path))
+                raise errors.faulted(self.path)
+            if end > self._appender.limit:
+                self._grow(end)
+                self._appender.limit = self._region.size
+
+    def _grow(self, end: int) -> None:
+        step = min(max(self._region.size, _STEP_MIN), _STEP_MAX)
+        try:
+            self._region.grow(_round_up(end + step, _STEP_MIN))
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise
+            self._region.grow(_round_up(end, 4096))  # not a step ahead, but what this event needs
+
+    def _fail(self, failure: Callable[[], Exception]) -> None:
+        """From here on every write raises ``failure()``."""
+        self._failure = failure
+        self._appender.limit = 0
+
+    def _refusal(self) -> Exception:
+        return errors.closed(self.path) if self._failure is None else self._failure()
+
+    # ---------------------------------------------------------------------------------------------------------------- sync
+
+    def sync(self) -> None:
+        """Make every event appended so far durable: when this returns they survive power loss.
+
+        The pages of the events are flushed first, then the header that points past them. A flush that fails raises OSError and
+        poisons the writer, because the kernel reports such an error once and would call the next flush a success.
+        """
+        with self._slow:
+            if self._failure is not None:
+                raise self._failure()
+            end = self._appender.offset
+            if end == self._synced:
+                return
+            try:
+                self._region.flush(self._synced, end)
+                self._region.flush(0, HEADER_SIZE)
+            except OSError as error:
+                message = f"{self.path}: an earlier flush failed ({error.strerror}), so durability is unknown; open the stream again"
+                self._fail(lambda: Error(message))
+                raise
+            self._synced = end
+
+    @property
+    def synced(self) -> int:
+        """Byte position below which every event is known to be durable."""
+        return self._synced
+
+    # --------------------------------------------------------------------------------------------------------------- close
+
+    def close(self) -> None:
+        """Make the stream durable (unless ``durability="none"``), cut the file to its events and release the lock."""
+        if self.closed:
+            return
+        ticker = self._ticker
+        if ticker is not None:
+            ticker.stop()
+        with self._slow:
+            failed = self._failure is not None
+            self.__dict__.pop("append", None)
+            if not failed:
+                self._appender.halt()
+            try:
+                if not failed and self._durability != "none":
+                    self.sync()
+                    failed = self._failure is not None
+            finally:
+                self._shut(cut=self._failure is None)
+
+    def _shut(self, cut: bool) -> None:
+        fd, self._fd = self._fd, -1
+        end = self._appender.offset
+        self._fail(lambda: errors.closed(self.path))
+        self._region.close()
+        _writers.discard(self)
+        try:
+            if cut:
+                _cut(fd, end, durable=self._durability != "none")
+        finally:
+            os.close(fd)
+            self._lock.release()
+
+    def _forked(self) -> None:
+        """In the child after a fork: the parent goes on writing, this copy must not."""
+        self._fail(
+            lambda: ReadOnlyError(f"{self.path}: the writer was opened before fork(); the child must open the stream itself")
+        )
+        self._ticker = None
+        self._slow = threading.RLock()
+        self._lock.abandon()
+
+    def __del__(self) -> None:
+        if getattr(self, "_fd", -1) >= 0:
+            warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2)
+            self.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        raise TypeError(f"{self.path}: a writer cannot be pickled or copied; open the stream for reading there")
+
+    # ---------------------------------------------------------------------------------------------------------------- read
+
+    def _refresh(self) -> int:
+        if self.closed:
+            raise errors.closed(self.path)
+        if self._region.faults:
+            raise errors.faulted(self.path)
+        self._bound = self._region.load_header()[0]
+        return self._bound
+
+
+class _Ticker(threading.Thread):
+    """Syncs a writer every ``interval`` seconds. Ends when the writer is closed, lost or fails."""
+
+    def __init__(self, writer: Writer, interval: float) -> None:
+        super().__init__(name="evtape-sync", daemon=True)
+        self._writer = weakref.ref(writer)
+        self._interval = interval
+        self._stopped = threading.Event()
+        self.start()
+
+    def run(self) -> None:
+        while not self._stopped.wait(self._interval):
+            writer = self._writer()
+            if writer is None:
+                return
+            try:
+                writer.sync()
+            except (OSError, Error):
+                return  # the writer is poisoned and says so at its next append
+            del writer
+
+    def stop(self) -> None:
+        self._stopped.set()
+        if self is not threading.current_thread():
+            self.join()
+
+
+def _rows_of_bytes(values: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """``values`` as bytes, shape (events, bytes per event), each row contiguous. A copy only where a row is not contiguous already."""
+    events = len(values)
+    size = values.itemsize * (values[0].size if events and values.ndim > 1 else int(np.prod(values.shape[1:])))
+    if events == 0 or size == 0:
+        return np.empty((events, size), np.uint8)
+    if not values[0].flags.c_contiguous:
+        values = np.ascontiguousarray(values)
+    return np.lib.stride_tricks.as_strided(
+        np.ndarray((size,), np.uint8, values[0:1].data if values.flags.c_contiguous else np.ascontiguousarray(values[0:1])),
+        (events, size),
+        (values.strides[0], 1),
+    )
+
+
+def _round_up(value: int, step: int) -> int:
+    return -(-value // step) * step
+
+
+def _cut(fd: int, end: int, durable: bool) -> None:
+    """Shorten the file to its events, which marks it as closed cleanly."""
+    try:
+        os.ftruncate(fd, end)
+    except PermissionError:
+        if os.name != "nt":  # Windows refuses while a view is alive; the next open for append cuts. Not yet run.
+            raise
+        return
+    if durable:
+        os.fsync(fd)
+
+
+# ------------------------------------------------------------------------------------------------------------------------ open
+
+
+def open_writer(
+    path: str, mode: str, *, capacity: int, durability: Durability, interval: float, verify: bool
+) -> Writer:
+    """Open for "a", "x" or "w"; see ``evtape.open``."""
+    old: WriterLock | None = None
+    if mode == "w":
+        # A live writer of the stream to be replaced must not lose its name.
+        with contextlib.suppress(FileNotFoundError):
+            old = WriterLock(path)
+    try:
+        if mode != "a" or not os.path.exists(path):
+            try:
+                lock = _create(path, durable=durability != "none", replace=mode == "w")
+            except FileExistsError:
+                if mode != "a":
+                    raise
+                lock = WriterLock(path)
+        else:
+            lock = WriterLock(path)
+    finally:
+        if old is not None:
+            old.release()
+    try:
+        return Writer(path, capacity=capacity, durability=durability, interval=interval, verify=verify, lock=lock)
+    except BaseException:
+        lock.release()
+        raise
+
+
+def _create(path: str, durable: bool, replace: bool) -> WriterLock:
+    """Make a stream without events and take its lock before anyone can know its name."""
+    if not replace and os.path.lexists(path):
+        raise naming.exists(path)
+    new = naming.NewFile(path, durable=durable, replace=replace)
+    lock: WriterLock | None = None
+    try:
+        with new as fd:
+            os.write(fd, HEADER.pack(FIRST_OFFSET, 0, time.time_ns()))
+            lock = WriterLock(new.temporary)
+    except BaseException as error:
+        if lock is not None:
+            lock.release()
+        if isinstance(error, OSError) and not isinstance(error, FileExistsError):
+            raise errors.named(error, path, "creating the stream") from None
+        raise
+    return lock
+
+
+def _after_fork_in_child() -> None:
+    for writer in list(_writers):
+        writer._forked()
+    _writers.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

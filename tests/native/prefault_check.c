@@ -1,0 +1,631 @@
+/* prefault_check.c - tests and measures ext/prefault.c without Python.
+ *
+ *     cc -std=c11 -O2 -pthread -Iext tests/native/prefault_check.c ext/prefault.c -o prefault_check
+ *     ./prefault_check [directory]                                    # tests
+ *     ./prefault_check --bench [directory [events [rounds]]]          # whole jobs, interleaved, medians
+ *
+ * Exit code 0 when everything holds. What cannot be tested here (no root, no tmpfs) is named and skipped.
+ */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+
+#ifdef _WIN32
+int main(void) { return 0; }
+#else
+
+#include "prefault.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+#ifdef __linux__
+#include <sys/mount.h>
+#endif
+
+#define MIB ((int64_t)1 << 20)
+
+static int failures;
+
+#define CHECK(what)                                                                                                    \
+    do {                                                                                                               \
+        if (!(what)) {                                                                                                 \
+            printf("FAILED %s:%d: %s (errno %d)\n", __FILE__, __LINE__, #what, errno);                                 \
+            failures++;                                                                                                \
+        }                                                                                                              \
+    } while (0)
+
+/* ---- a stream without a format ---------------------------------------------------------------------------------- */
+
+struct tape {
+    int fd;
+    char path[512];
+    char *raw;
+    char *base;
+    int64_t reserved;
+};
+
+static int64_t *offset_of(struct tape *t) { return (int64_t *)(void *)t->base; }
+static void publish(struct tape *t, int64_t end) { __atomic_store_n(offset_of(t), end, __ATOMIC_RELEASE); }
+
+static int64_t size_of(int fd)
+{
+    struct stat s;
+    return fstat(fd, &s) == 0 ? (int64_t)s.st_size : -1;
+}
+
+static void tape_open(struct tape *t, const char *directory, int64_t reserved)
+{
+    snprintf(t->path, sizeof t->path, "%s/prefault_check.%ld.tape", directory, (long)getpid());
+    t->fd = open(t->path, O_RDWR | O_CREAT | O_TRUNC, 0600);
+    if (t->fd < 0) {
+        perror(t->path);
+        exit(1);
+    }
+    int64_t unit = EVTAPE_ROOM_ALIGNMENT;
+    t->reserved = reserved;
+    t->raw = mmap(NULL, (size_t)(reserved + unit), PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    t->base = (char *)(((uintptr_t)t->raw + (uintptr_t)unit - 1) & ~((uintptr_t)unit - 1));
+    void *m = mmap(t->base, (size_t)reserved, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, t->fd, 0);
+    if (t->raw == MAP_FAILED || m == MAP_FAILED) {
+        perror("mmap");
+        exit(1);
+    }
+}
+
+static void tape_close(struct tape *t)
+{
+    munmap(t->raw, (size_t)(t->reserved + EVTAPE_ROOM_ALIGNMENT));
+    close(t->fd);
+    unlink(t->path);
+}
+
+/* The writer's slow path, as documented in prefault.h. */
+static int room(evtape_ahead *ahead, int64_t end, int64_t *limit)
+{
+    int64_t got = evtape_ahead_limit(ahead, end);
+    if (got < end) {
+        int error = evtape_ahead_wait(ahead, end);
+        if (error != 0)
+            return error;
+        got = evtape_ahead_limit(ahead, end);
+    }
+    *limit = got;
+    return 0;
+}
+
+/* Appends until `stop_at`; every byte is a function of its position, so that a wrong page shows. */
+static int fill(struct tape *t, evtape_ahead *ahead, int64_t *position, int64_t stop_at, int64_t unit)
+{
+    int64_t limit = 0;
+    while (*position + unit <= stop_at) {
+        int64_t end = *position + unit;
+        if (end > limit) {
+            int error = room(ahead, end, &limit);
+            if (error != 0)
+                return error;
+        }
+        memset(t->base + *position, (int)(1 + (*position / unit) % 251), (size_t)unit);
+        *position = end;
+        publish(t, end);
+    }
+    return 0;
+}
+
+static bool filled(struct tape *t, int64_t from, int64_t to, int64_t unit)
+{
+    for (int64_t p = from; p + unit <= to; p += unit) {
+        int want = 1 + (int)((p / unit) % 251);
+        char byte = 0;
+        if (t->base[p] != (char)want || t->base[p + unit - 1] != (char)want)
+            return false;
+        if (pread(t->fd, &byte, 1, (off_t)(p + unit / 2)) != 1 || byte != (char)want)
+            return false;
+    }
+    return true;
+}
+
+/* ---- tests ------------------------------------------------------------------------------------------------------- */
+
+static void test_room_make(const char *directory)
+{
+    struct tape t;
+    tape_open(&t, directory, 64 * MIB);
+    for (int populate = EVTAPE_ROOM_ALLOCATE; populate <= EVTAPE_ROOM_SMALL; populate++) {
+        int64_t from = populate * 8 * MIB;
+        CHECK(evtape_room_make(t.fd, t.base, from, from + 8 * MIB, populate) == 0);
+        CHECK(size_of(t.fd) == from + 8 * MIB);
+        t.base[from + 8 * MIB - 1] = 1;
+    }
+    CHECK(evtape_room_make(t.fd, t.base, 24 * MIB, 24 * MIB + 100, EVTAPE_ROOM_LARGE) == 0);
+    CHECK(size_of(t.fd) == 24 * MIB + 100);
+    /* Room below the size keeps what is there and does not shorten. */
+    CHECK(evtape_room_make(t.fd, t.base, 0, MIB, EVTAPE_ROOM_LARGE) == 0);
+    CHECK(size_of(t.fd) == 24 * MIB + 100 && t.base[8 * MIB - 1] == 1);
+    CHECK(evtape_room_make(t.fd, t.base, 5, 5, EVTAPE_ROOM_LARGE) == 0);
+    CHECK(evtape_room_make(t.fd, t.base, 6, 5, EVTAPE_ROOM_LARGE) == EINVAL);
+    CHECK(evtape_room_make(-1, t.base, 0, MIB, EVTAPE_ROOM_LARGE) == EBADF);
+    tape_close(&t);
+}
+
+static void test_growth(const char *directory, int64_t bytes, int populate, int write_back)
+{
+    struct tape t;
+    tape_open(&t, directory, bytes + 64 * MIB);
+    CHECK(evtape_room_make(t.fd, t.base, 0, EVTAPE_ROOM_ALIGNMENT, populate) == 0);
+    publish(&t, 24);
+    evtape_ahead *ahead = evtape_ahead_start(t.fd, t.base, t.reserved, EVTAPE_ROOM_ALIGNMENT, offset_of(&t));
+    CHECK(ahead != NULL);
+    evtape_ahead_mode(ahead, populate, write_back);
+    int64_t position = 1040;
+    CHECK(fill(&t, ahead, &position, bytes, 1040) == 0);
+    CHECK(evtape_ahead_ready(ahead) >= position && size_of(t.fd) >= evtape_ahead_ready(ahead));
+    /* The thread and the writer leave not more than the largest step and the largest distance behind. */
+    CHECK(size_of(t.fd) <= position + 48 * MIB);
+    evtape_ahead_stop(ahead);
+    CHECK(ftruncate(t.fd, (off_t)position) == 0);
+    CHECK(filled(&t, 1040, position, 1040));
+    tape_close(&t);
+}
+
+static int64_t resident_bytes(void)
+{
+    long pages = 0;
+    FILE *f = fopen("/proc/self/statm", "r");
+    if (f == NULL || fscanf(f, "%*d %ld", &pages) != 1)
+        pages = 0;
+    if (f != NULL)
+        fclose(f);
+    return (int64_t)pages * sysconf(_SC_PAGESIZE);
+}
+
+static void test_resident_memory(const char *directory, int64_t bytes)
+{
+    struct tape t;
+    tape_open(&t, directory, bytes + 64 * MIB);
+    CHECK(evtape_room_make(t.fd, t.base, 0, EVTAPE_ROOM_ALIGNMENT, EVTAPE_ROOM_LARGE) == 0);
+    publish(&t, 24);
+    evtape_ahead *ahead = evtape_ahead_start(t.fd, t.base, t.reserved, EVTAPE_ROOM_ALIGNMENT, offset_of(&t));
+    int64_t position = 65536, highest = 0;
+    for (int64_t to = 32 * MIB; to <= bytes; to += 32 * MIB) {
+        CHECK(fill(&t, ahead, &position, to, 65536) == 0);
+        int64_t now = resident_bytes();
+        highest = now > highest ? now : highest;
+    }
+    printf("  %lld MiB written, at most %lld MiB resident\n", (long long)(bytes / MIB), (long long)(highest / MIB));
+#ifdef __linux__
+    CHECK(highest < 256 * MIB);
+#endif
+    evtape_ahead_stop(ahead);
+    CHECK(filled(&t, 65536, position, 65536));
+    tape_close(&t);
+}
+
+/* Beyond the mapping there is nothing to give, and nobody tries. */
+static void test_reserved_is_the_end(const char *directory)
+{
+    struct tape t;
+    tape_open(&t, directory, 12 * MIB);
+    CHECK(evtape_room_make(t.fd, t.base, 0, 4096, EVTAPE_ROOM_LARGE) == 0);
+    publish(&t, 24);
+    evtape_ahead *ahead = evtape_ahead_start(t.fd, t.base, t.reserved, 4096, offset_of(&t));
+    int64_t position = 1024;
+    CHECK(fill(&t, ahead, &position, 12 * MIB, 1024) == 0);
+    CHECK(position == 12 * MIB && size_of(t.fd) == 12 * MIB);
+    CHECK(evtape_ahead_wait(ahead, 12 * MIB + 1) == EFBIG);
+    CHECK(evtape_ahead_wait(ahead, 12 * MIB) == 0);
+    CHECK(size_of(t.fd) == 12 * MIB);
+    evtape_ahead_stop(ahead);
+    tape_close(&t);
+}
+
+#ifdef __linux__
+static bool small_disk(char *path, size_t size)
+{
+    snprintf(path, size, "/tmp/prefault_check.XXXXXX");
+    if (mkdtemp(path) == NULL)
+        return false;
+    if (mount("tmpfs", path, "tmpfs", 0, "size=4m") == 0)
+        return true;
+    printf("  skipped: cannot mount a tmpfs (%s)\n", strerror(errno));
+    rmdir(path);
+    return false;
+}
+
+static void test_full_disk(bool with_thread)
+{
+    char directory[64], ballast[96];
+    if (!small_disk(directory, sizeof directory))
+        return;
+    snprintf(ballast, sizeof ballast, "%s/ballast", directory);
+    int other = open(ballast, O_RDWR | O_CREAT, 0600);
+    CHECK(posix_fallocate(other, 0, 2 * MIB) == 0);
+    struct tape t;
+    tape_open(&t, directory, 64 * MIB);
+    CHECK(evtape_room_make(t.fd, t.base, 0, 4 * MIB, EVTAPE_ROOM_LARGE) == ENOSPC);
+    CHECK(size_of(t.fd) == 0);
+    CHECK(evtape_room_make(t.fd, t.base, 0, 4096, EVTAPE_ROOM_LARGE) == 0);
+    publish(&t, 24);
+    evtape_ahead *ahead = evtape_ahead_start(t.fd, t.base, t.reserved, 4096, offset_of(&t));
+    /* A wait that cannot be met is what starts the thread on so small a disk. */
+    if (with_thread)
+        CHECK(evtape_ahead_wait(ahead, 16 * MIB) == ENOSPC);
+    int64_t position = 1024;
+    CHECK(fill(&t, ahead, &position, 16 * MIB, 1024) == ENOSPC);
+    CHECK(position >= MIB + MIB / 2 && position <= 2 * MIB); /* the last free pages were used */
+    CHECK(size_of(t.fd) == evtape_ahead_ready(ahead));
+    int64_t stuck = position;
+    CHECK(fill(&t, ahead, &position, 16 * MIB, 1024) == ENOSPC && position == stuck);
+    close(other);
+    unlink(ballast);
+    CHECK(fill(&t, ahead, &position, 16 * MIB, 1024) == ENOSPC);
+    CHECK(position > stuck + MIB);
+    CHECK(filled(&t, 1024, position, 1024));
+    evtape_ahead_stop(ahead);
+    tape_close(&t);
+    CHECK(umount(directory) == 0);
+    rmdir(directory);
+}
+#endif
+
+static void test_file_size_limit(const char *directory, int64_t bytes)
+{
+    fflush(stdout);
+    pid_t child = fork();
+    if (child == 0) {
+        failures = 0;
+        struct rlimit limit = {(rlim_t)bytes, (rlim_t)bytes};
+        signal(SIGXFSZ, SIG_IGN); /* as Python does */
+        struct tape t;
+        tape_open(&t, directory, 64 * MIB);
+        CHECK(evtape_room_make(t.fd, t.base, 0, 4096, EVTAPE_ROOM_LARGE) == 0);
+        publish(&t, 24);
+        evtape_ahead *ahead = evtape_ahead_start(t.fd, t.base, t.reserved, 4096, offset_of(&t));
+        CHECK(setrlimit(RLIMIT_FSIZE, &limit) == 0);
+        int64_t position = 1000;
+        CHECK(fill(&t, ahead, &position, 32 * MIB, 1000) == EFBIG);
+        CHECK(position == bytes - bytes % 1000 && size_of(t.fd) <= bytes);
+        CHECK(evtape_room_make(t.fd, t.base, bytes, bytes + 1, EVTAPE_ROOM_LARGE) == EFBIG);
+        CHECK(filled(&t, 1000, position, 1000));
+        evtape_ahead_stop(ahead);
+        tape_close(&t);
+        fflush(stdout);
+        _exit(failures != 0);
+    }
+    int status = -1;
+    CHECK(waitpid(child, &status, 0) == child && status == 0);
+}
+
+static int open_descriptors(void)
+{
+    int count = 0;
+    for (int fd = 0; fd < 256; fd++)
+        count += fcntl(fd, F_GETFD) != -1;
+    return count;
+}
+
+static void test_stop_anywhere(const char *directory)
+{
+    struct tape t;
+    tape_open(&t, directory, 128 * MIB);
+    CHECK(evtape_room_make(t.fd, t.base, 0, 4096, EVTAPE_ROOM_LARGE) == 0);
+    int before = open_descriptors();
+    evtape_ahead_stop(NULL);
+    for (int i = 0; i < 100; i++) {
+        publish(&t, 24);
+        CHECK(ftruncate(t.fd, 4096) == 0);
+        evtape_ahead *ahead = evtape_ahead_start(t.fd, t.base, t.reserved, 4096, offset_of(&t));
+        int64_t position = 1024;
+        /* 0: untouched, 1: small and without a thread, 2: the thread just born, 3: at work or asleep */
+        static const int64_t until[] = {0, MIB, 5 * MIB, 40 * MIB};
+        CHECK(fill(&t, ahead, &position, until[i % 4], 1024) == 0);
+        for (int k = 0; k < i % 3; k++)
+            evtape_ahead_kick(ahead);
+        if (i % 8 == 7)
+            usleep(3000);
+        evtape_ahead_stop(ahead);
+    }
+    CHECK(open_descriptors() == before);
+    tape_close(&t);
+}
+
+struct waiter {
+    evtape_ahead *ahead;
+    int64_t end;
+    int result;
+};
+
+static void *wait_main(void *argument)
+{
+    struct waiter *w = argument;
+    for (int64_t end = MIB; end <= w->end && w->result == 0; end += MIB)
+        w->result = evtape_ahead_wait(w->ahead, end);
+    return NULL;
+}
+
+/* Several threads may wait at once, and stop() lets them go. */
+static void test_waiters(const char *directory)
+{
+    for (int round = 0; round < 10; round++) {
+        struct tape t;
+        tape_open(&t, directory, 256 * MIB);
+        CHECK(evtape_room_make(t.fd, t.base, 0, 4096, EVTAPE_ROOM_LARGE) == 0);
+        publish(&t, 24);
+        evtape_ahead *ahead = evtape_ahead_start(t.fd, t.base, t.reserved, 4096, offset_of(&t));
+        pthread_t threads[4];
+        struct waiter waiters[4];
+        for (int i = 0; i < 4; i++) {
+            waiters[i] = (struct waiter){ahead, 64 * MIB, 0};
+            pthread_create(&threads[i], NULL, wait_main, &waiters[i]);
+        }
+        for (int i = 0; i < 1000; i++)
+            evtape_ahead_kick(ahead);
+        for (int i = 0; i < 4; i++)
+            pthread_join(threads[i], NULL);
+        for (int i = 0; i < 4; i++)
+            CHECK(waiters[i].result == 0);
+        CHECK(evtape_ahead_ready(ahead) >= 64 * MIB && size_of(t.fd) >= 64 * MIB);
+        evtape_ahead_stop(ahead);
+        tape_close(&t);
+    }
+}
+
+static void test_fork(const char *directory)
+{
+    struct tape t;
+    tape_open(&t, directory, 128 * MIB);
+    CHECK(evtape_room_make(t.fd, t.base, 0, 4096, EVTAPE_ROOM_LARGE) == 0);
+    publish(&t, 24);
+    evtape_ahead *ahead = evtape_ahead_start(t.fd, t.base, t.reserved, 4096, offset_of(&t));
+    int64_t position = 1024;
+    for (int i = 1; i <= 16; i++) {
+        CHECK(fill(&t, ahead, &position, i * 6 * MIB, 1024) == 0);
+        fflush(stdout);
+        pid_t child = fork();
+        if (child == 0) {
+            int before = open_descriptors();
+            evtape_ahead_forked(NULL);
+            evtape_ahead_forked(ahead);
+            _exit(open_descriptors() != before - 1);
+        }
+        int status = -1;
+        CHECK(waitpid(child, &status, 0) == child && status == 0);
+    }
+    CHECK(filled(&t, 1024, position, 1024));
+    evtape_ahead_stop(ahead);
+    tape_close(&t);
+}
+
+/* An idle thread must not use the processor. */
+static void test_idle(const char *directory)
+{
+    struct tape t;
+    tape_open(&t, directory, 128 * MIB);
+    CHECK(evtape_room_make(t.fd, t.base, 0, 4096, EVTAPE_ROOM_LARGE) == 0);
+    publish(&t, 24);
+    evtape_ahead *ahead = evtape_ahead_start(t.fd, t.base, t.reserved, 4096, offset_of(&t));
+    int64_t position = 1024;
+    CHECK(fill(&t, ahead, &position, 32 * MIB, 1024) == 0);
+    usleep(100000);
+    struct timespec a, b;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &a);
+    usleep(300000);
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &b);
+    CHECK((b.tv_sec - a.tv_sec) * 1000000000L + b.tv_nsec - a.tv_nsec < 5000000L);
+    evtape_ahead_stop(ahead);
+    tape_close(&t);
+}
+
+static void run_tests(const char *directory)
+{
+    printf("room_make\n");
+    test_room_make(directory);
+    printf("growth\n");
+    test_growth(directory, 300 * MIB, EVTAPE_ROOM_LARGE, 1);
+    test_growth(directory, 300 * MIB, EVTAPE_ROOM_LARGE, 0);
+    test_growth(directory, 100 * MIB, EVTAPE_ROOM_SMALL, 0);
+    test_growth(directory, 100 * MIB, EVTAPE_ROOM_ALLOCATE, 0);
+    test_growth(directory, 3 * MIB, EVTAPE_ROOM_LARGE, 0);
+    test_reserved_is_the_end(directory);
+    printf("resident memory\n");
+    test_resident_memory(directory, 1024 * MIB);
+#ifdef __linux__
+    printf("full disk\n");
+    test_full_disk(false);
+    test_full_disk(true);
+#endif
+    printf("file size limit\n");
+    test_file_size_limit(directory, MIB + 12345);
+    test_file_size_limit(directory, 20 * MIB + 12345);
+    printf("stop anywhere\n");
+    test_stop_anywhere(directory);
+    printf("waiters\n");
+    test_waiters(directory);
+    printf("fork\n");
+    test_fork(directory);
+    printf("idle\n");
+    test_idle(directory);
+}
+
+/* ---- measuring --------------------------------------------------------------------------------------------------- */
+
+enum job { NAIVE, WRITE, INLINE, AHEAD, AHEAD_WRITE_BACK, AHEAD_SMALL, JOBS };
+static const char *const job_names[JOBS] = {"naive ftruncate + mmap",  "1 MiB buffer + write()",
+                                            "room in line",            "room ahead",
+                                            "room ahead, write-back",  "room ahead, small pages"};
+
+#define EVENT 1040
+static char payload[1024];
+
+static int64_t now_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+/* Stands for the checksum: it reads the payload once, as fast as a vectorised CRC does. */
+static void put(char *entry)
+{
+    uint64_t header[2] = {0, 1024}, word;
+    for (int i = 0; i < 128; i++) {
+        memcpy(&word, payload + 8 * i, 8);
+        header[0] += word;
+    }
+    memcpy(entry, header, 16);
+    memcpy(entry + 16, payload, 1024);
+}
+
+static void job_write(struct tape *t, int64_t events)
+{
+    size_t size = (size_t)MIB, used = 24;
+    char *buffer = calloc(1, size);
+    for (int64_t i = 0; i < events; i++) {
+        if (used + EVENT > size) {
+            if (write(t->fd, buffer, used) != (ssize_t)used)
+                abort();
+            used = 0;
+        }
+        put(buffer + used);
+        used += EVENT;
+    }
+    if (write(t->fd, buffer, used) != (ssize_t)used)
+        abort();
+    free(buffer);
+}
+
+static void job_mapped(struct tape *t, int64_t events, enum job job)
+{
+    int64_t end = 24 + events * EVENT, offset = 24, limit = EVTAPE_ROOM_ALIGNMENT, made = limit;
+    evtape_ahead *ahead = NULL;
+    int error = 0;
+    if (job == NAIVE) {
+        error = ftruncate(t->fd, (off_t)end);
+        limit = end;
+    } else {
+        error = evtape_room_make(t->fd, t->base, 0, limit, job == AHEAD_SMALL ? EVTAPE_ROOM_SMALL : EVTAPE_ROOM_LARGE);
+    }
+    publish(t, offset);
+    if (job > INLINE) {
+        ahead = evtape_ahead_start(t->fd, t->base, t->reserved, limit, offset_of(t));
+        evtape_ahead_mode(ahead, job == AHEAD_SMALL ? EVTAPE_ROOM_SMALL : EVTAPE_ROOM_LARGE, job == AHEAD_WRITE_BACK);
+    }
+    for (int64_t i = 0; i < events && error == 0; i++) {
+        if (offset + EVENT > limit && job == INLINE) {
+            int64_t step = made / 8 / EVTAPE_ROOM_ALIGNMENT * EVTAPE_ROOM_ALIGNMENT;
+            step = step < 2 * MIB ? 2 * MIB : step > 8 * MIB ? 8 * MIB : step;
+            error = evtape_room_make(t->fd, t->base, made, made + step, EVTAPE_ROOM_LARGE);
+            limit = made += step;
+        } else if (offset + EVENT > limit) {
+            error = room(ahead, offset + EVENT, &limit);
+        }
+        put(t->base + offset);
+        offset += EVENT;
+        publish(t, offset);
+    }
+    evtape_ahead_stop(ahead);
+    if (error != 0 || ftruncate(t->fd, (off_t)end) != 0) {
+        printf("no room: %s\n", strerror(error != 0 ? error : errno));
+        exit(1);
+    }
+}
+
+/* Creates, appends, closes, cuts, unmaps; the deletion is not measured. */
+static double job_run(const char *directory, int64_t events, enum job job)
+{
+    struct tape t;
+    int64_t start = now_ns();
+    tape_open(&t, directory, (24 + events * EVENT + 64 * MIB) / (2 * MIB) * (2 * MIB));
+    if (job == WRITE)
+        job_write(&t, events);
+    else
+        job_mapped(&t, events, job);
+    munmap(t.raw, (size_t)(t.reserved + EVTAPE_ROOM_ALIGNMENT));
+    close(t.fd);
+    int64_t stop = now_ns();
+    unlink(t.path);
+    return (double)(stop - start) / (double)events;
+}
+
+/* A guest's memory that the host has not given yet costs far more than a page fault: it is asked for before each run, so
+ * that every job finds the same. */
+static void warm_memory(int64_t bytes)
+{
+    char *p = mmap(NULL, (size_t)bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (p == MAP_FAILED)
+        return;
+#ifdef __linux__
+    madvise(p, (size_t)bytes, MADV_HUGEPAGE);
+#endif
+    for (int64_t i = 0; i < bytes; i += 4096)
+        p[i] = 1;
+    munmap(p, (size_t)bytes);
+}
+
+static int by_value(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+#define ROUNDS_MAX 101
+
+static void run_bench(const char *directory, int64_t events, int rounds)
+{
+    static double ns[JOBS][ROUNDS_MAX];
+    memset(payload, 7, sizeof payload);
+    rounds = rounds < 1 ? 1 : rounds > ROUNDS_MAX ? ROUNDS_MAX : rounds;
+    for (int r = 0; r < rounds; r++) {
+        for (int job = 0; job < JOBS; job++) {
+            /* A freed file is discarded behind our back; the next job would pay for it. */
+            if (events > 100000) {
+                sync();
+                usleep(100000);
+            }
+            warm_memory(events * EVENT * 3 / 2 + 64 * MIB);
+            ns[job][r] = job_run(directory, events, (enum job)job);
+        }
+    }
+    double median[JOBS];
+    for (int job = 0; job < JOBS; job++) {
+        qsort(ns[job], (size_t)rounds, sizeof ns[job][0], by_value);
+        median[job] = ns[job][rounds / 2];
+    }
+    printf("%lld events of 1 KiB, %d rounds, ns per event\n", (long long)events, rounds);
+    printf("%-26s %8s %8s %8s %8s\n", "", "best", "median", "naive/x", "write/x");
+    for (int job = 0; job < JOBS; job++)
+        printf("%-26s %8.0f %8.0f %8.2f %8.2f\n", job_names[job], ns[job][0], median[job], median[NAIVE] / median[job],
+               median[WRITE] / median[job]);
+}
+
+int main(int argc, char **argv)
+{
+    if (argc > 1 && strcmp(argv[1], "--bench") == 0) {
+        const char *directory = argc > 2 ? argv[2] : ".";
+        int64_t events = argc > 3 ? atoll(argv[3]) : 0;
+        int rounds = argc > 4 ? atoi(argv[4]) : 9;
+        if (events > 0) {
+            run_bench(directory, events, rounds);
+        } else {
+            run_bench(directory, 10000, rounds);
+            run_bench(directory, 1000000, rounds);
+        }
+        return 0;
+    }
+    run_tests(argc > 1 ? argv[1] : ".");
+    printf(failures ? "%d checks failed\n" : "all checks passed\n", failures);
+    return failures != 0;
+}
+
+#endif
