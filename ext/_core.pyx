@@ -86,12 +86,13 @@ cdef extern from "region.h" nogil:
 evtape_layout_init()
 evtape_crc32_init()
 
-# Below this many bytes a batch is written without releasing the GIL: taking it back from a busy thread may cost milliseconds.
+# Below this many bytes a batch is written without releasing the GIL: taking it back from a busy thread may cost
+# milliseconds.
 cdef enum:
     SHORT_BATCH = 65536
 
 
-# ---------------------------------------------------------------------------------------------------------------- checksum
+# ------------------------------------------------------------------------------------------ checksum
 
 
 def crc32(data, uint32_t value=0, /):
@@ -121,7 +122,7 @@ def crc32_use(str rung, /):
         raise ValueError(f"CRC-32 implementation {rung!r} cannot run here; there are {crc32_rungs()}")
 
 
-# ------------------------------------------------------------------------------------------------------------------ region
+# -------------------------------------------------------------------------------------------- region
 
 
 cdef class Mapping:
@@ -263,7 +264,7 @@ cdef class Region:
         self.former = []
 
 
-# ------------------------------------------------------------------------------------------------------------------ append
+# -------------------------------------------------------------------------------------------- append
 
 
 cdef inline bint as_int64(object value, int64_t *result) except -1:
@@ -283,8 +284,8 @@ cdef struct Payload:
 cdef class Appender:
     """Writes entries at WriteOffset and publishes them.
 
-    `limit` is the end of the room that may be stored to, and the only thing the hot path looks at: when an event does not fit below it, `room(end)` is
-    called, which makes room or raises. A writer that must not write has limit 0.
+    `limit` is the end of the room that may be stored to, and the only thing the hot path looks at: when an event does
+    not fit below it, `room(end)` is called, which makes room or raises. A writer that must not write has limit 0.
     """
     cdef Region region
     cdef Mapping mapping  # keeps base alive while this appender may store through it
@@ -367,8 +368,8 @@ cdef class Appender:
     def append(self, data, timestamp=None):
         """Append one event and return its ordinal.
 
-        `data` is any contiguous buffer; `timestamp` nanoseconds, datetime or datetime64, by default now and never lower than the last one. When this
-        returns, every process can read the event. O(len(data)).
+        `data` is any contiguous buffer; `timestamp` nanoseconds, datetime or datetime64, by default now and never
+        lower than the last one. When this returns, every process can read the event. O(len(data)).
         """
         cdef Py_buffer buffer
         if PyBytes_CheckExact(data):
@@ -420,10 +421,14 @@ cdef class Appender:
             PyMem_Free(rows)
 
     def append_rows(self, rows, timestamps=None, /):
-        """Append each row of a 2-D array of bytes, shape (events, size), rows contiguous, as one batch. Returns the first ordinal."""
+        """Append each row of a 2-D array of bytes, shape (events, size), rows contiguous, as one batch.
+
+        Returns the first ordinal.
+        """
         cdef Py_buffer buffer
         cdef int64_t[::1] stamps = timestamps
         cdef Py_ssize_t n, size, i
+        cdef int64_t total
         PyObject_GetBuffer(rows, &buffer, PyBUF_STRIDES)
         try:
             n, size = buffer.shape[0], buffer.shape[1]
@@ -433,9 +438,8 @@ cdef class Appender:
                 for i in range(n):
                     if stamps[i] == 0:
                         raise errors.zero_event(self.region.path, f" {i}")
-            return self._batch(
-                NULL, &buffer, size, n, n * (EVTAPE_ENTRY_SIZE + size), NULL if timestamps is None or n == 0 else &stamps[0]
-            )
+            total = n * (EVTAPE_ENTRY_SIZE + size)
+            return self._batch(NULL, &buffer, size, n, total, NULL if timestamps is None or n == 0 else &stamps[0])
         finally:
             PyBuffer_Release(&buffer)
 
@@ -509,7 +513,7 @@ cdef int get_payload(object data, Py_buffer *buffer, str path, Py_ssize_t index=
         raise errors.not_a_payload(path, data, "" if index < 0 else f" {index}") from None
 
 
-# -------------------------------------------------------------------------------------------------------------------- read
+# ---------------------------------------------------------------------------------------------- read
 
 
 @cython.final
@@ -537,8 +541,8 @@ cdef class Scanner:
             offsets=None, timestamps=None, sizes=None):
         """Walk entries below `bound`, at most `count`, comparing checksums if `check`.
 
-        Fills the given int64 arrays with every event whose ordinal is a multiple of `stride`, until they are full. Returns None, or why
-        it stopped at an entry: "size", "checksum", "fault".
+        Fills the given int64 arrays with every event whose ordinal is a multiple of `stride`, until they are full.
+        Returns None, or why it stopped at an entry: "size", "checksum", "fault".
         """
         cdef int64_t[::1] into_offsets = offsets, into_timestamps = timestamps, into_sizes = sizes
         cdef int64_t *po = NULL
@@ -619,7 +623,10 @@ cdef class Scanner:
 @cython.final
 @cython.freelist(16)
 cdef class Event:
-    """One event: unpacks as (timestamp, data). `data` is a read-only memoryview; pickles and copies with its bytes."""
+    """One event: unpacks as (timestamp, data).
+
+    `data` is a read-only memoryview; pickles and copies with its bytes.
+    """
     cdef readonly int64_t timestamp
     cdef readonly object data
     cdef readonly int64_t ordinal
@@ -651,7 +658,10 @@ cdef class Event:
         return hash((self.timestamp, self.data))
 
     def __repr__(self):
-        return f"Event(timestamp={self.timestamp}, data=<{len(self.data)} bytes>, ordinal={self.ordinal}, offset={self.offset})"
+        return (
+            f"Event(timestamp={self.timestamp}, data=<{len(self.data)} bytes>, "
+            f"ordinal={self.ordinal}, offset={self.offset})"
+        )
 
     def __reduce__(self):
         from ._pickle import restore_event
@@ -660,9 +670,10 @@ cdef class Event:
 
 @cython.final
 cdef class Events:
-    """Iterates over the events from `offset` (event `ordinal`) up to the byte `bound` or the ordinal `stop` (-1: none).
+    """Iterates over the events from `offset` (event `ordinal`) to the byte `bound` or the ordinal `stop` (-1: none).
 
-    `problem(ordinal, offset, reason)` is called at damage and is expected to raise; where it returns, the event is skipped, or for "zero" accepted.
+    `problem(ordinal, offset, reason)` is called at damage and is expected to raise; where it returns, the event is
+    skipped, or for "zero" accepted.
     """
     cdef Region region
     cdef Mapping mapping
@@ -671,7 +682,9 @@ cdef class Events:
     cdef bint check
     cdef object problem
 
-    def __init__(self, Region region, int64_t offset, int64_t ordinal, int64_t bound, int64_t stop, bint check, problem):
+    def __init__(
+        self, Region region, int64_t offset, int64_t ordinal, int64_t bound, int64_t stop, bint check, problem
+    ):
         region._open()
         if not EVTAPE_HEADER_SIZE <= offset <= bound <= region.size:
             raise ValueError(f"{region.path}: bytes {offset} to {bound} are not within its {region.size}")
@@ -726,7 +739,8 @@ cdef class Events:
 
     cdef inline Event _event(self, int64_t at, int64_t ordinal, evtape_entry *entry):
         cdef Event event = Event.__new__(Event)
-        # A memoryview of a memoryview shares its buffer; narrowing the new one in place saves what a slice object would cost.
+        # A memoryview of a memoryview shares its buffer; narrowing the new one in place saves what a slice object
+        # would cost.
         cdef object data = PyMemoryView_FromObject(self.whole)
         cdef Py_buffer *buffer = PyMemoryView_GET_BUFFER(data)
         buffer.buf = <uint8_t *>buffer.buf + at + EVTAPE_ENTRY_SIZE
@@ -740,7 +754,7 @@ cdef class Events:
         return event
 
 
-# ------------------------------------------------------------------------------------------------------------------- guard
+# --------------------------------------------------------------------------------------------- guard
 
 
 def guard_enable():

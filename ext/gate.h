@@ -1,8 +1,9 @@
 /* A gate that lets one thread at a time into an appender.
  *
- * With the GIL, a short section (one event) needs nothing but to see that nobody is inside: it cannot be interrupted. Only a long section,
- * which releases the GIL, closes the gate. Without the GIL both close it. It is never contended in the usual case of one writing
- * thread, and then costs one load, or one exchange.
+ * With the GIL, a short section (one event) needs nothing but to see that nobody is inside: it
+ * cannot be interrupted. Only a long section, which releases the GIL, closes the gate. Without the
+ * GIL both close it. It is never contended in the usual case of one writing thread, and then costs
+ * one load, or one exchange.
  */
 #ifndef EVTAPE_GATE_H
 #define EVTAPE_GATE_H
@@ -44,10 +45,13 @@ static inline void evtape_gate_leave_long(evtape_gate *gate) {
 static inline int evtape_gate_try(evtape_gate *gate) {
     return atomic_load_explicit(&gate->closed, memory_order_relaxed) == 0;
 }
-static inline void evtape_gate_leave(evtape_gate *gate) { (void)gate; }
+static inline void evtape_gate_leave(evtape_gate *gate) {
+    (void)gate;
+}
 #endif
 
-/* Called without the GIL: returns when the gate was seen open, which does not mean that it still is. */
+/* Called without the GIL: returns when the gate was seen open, which does not mean that it still
+ * is. */
 static inline void evtape_gate_wait(evtape_gate *gate) {
     for (int spins = 0; atomic_load_explicit(&gate->closed, memory_order_relaxed); spins++)
         evtape_pause(spins);

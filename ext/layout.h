@@ -53,8 +53,8 @@ typedef struct {
     uint32_t checksum;
 } evtape_entry;
 
-/* Whether an aligned 16-byte store and load are single units here, so that (WriteOffset, EventCount) are always seen as a pair.
- * Set once by evtape_layout_init. */
+/* Whether an aligned 16-byte store and load are single units here, so that (WriteOffset,
+ * EventCount) are always seen as a pair. Set once by evtape_layout_init. */
 static int evtape_paired = 0;
 
 static inline void evtape_layout_init(void) {
@@ -74,11 +74,13 @@ static inline void evtape_layout_init(void) {
 #endif
 }
 
-/* This is the line that publishes an event. Everything below write_offset was stored before and becomes visible with it.
+/* This is the line that publishes an event. Everything below write_offset was stored before and
+ * becomes visible with it.
  *
- * base is the start of the mapping, so it is aligned to a page and the pair to 16 bytes. On x86-64 stores become visible in program order; the
- * fence only keeps the compiler from moving them. Without the pair, EventCount goes first: after a kill in between it is
- * ahead of the walk, never behind it. */
+ * base is the start of the mapping, so it is aligned to a page and the pair to 16 bytes. On x86-64
+ * stores become visible in program order; the fence only keeps the compiler from moving them.
+ * Without the pair, EventCount goes first: after a kill in between it is ahead of the walk, never
+ * behind it. */
 static inline void evtape_publish(uint8_t *base, int64_t write_offset, int64_t event_count) {
     atomic_thread_fence(memory_order_release);
 #if defined(EVTAPE_X86_64)
@@ -88,16 +90,23 @@ static inline void evtape_publish(uint8_t *base, int64_t write_offset, int64_t e
     }
 #elif defined(EVTAPE_AARCH64) && !defined(_MSC_VER)
     if (evtape_paired) {
-        __asm__ volatile("stp %1, %2, [%0]" : : "r"(base), "r"(write_offset), "r"(event_count) : "memory");
+        __asm__ volatile("stp %1, %2, [%0]"
+                         :
+                         : "r"(base), "r"(write_offset), "r"(event_count)
+                         : "memory");
         return;
     }
 #endif
-    atomic_store_explicit((_Atomic uint64_t *)(base + 8), EVTAPE_LE64(event_count), memory_order_relaxed);
-    atomic_store_explicit((_Atomic uint64_t *)base, EVTAPE_LE64(write_offset), memory_order_release);
+    atomic_store_explicit((_Atomic uint64_t *)(base + 8), EVTAPE_LE64(event_count),
+                          memory_order_relaxed);
+    atomic_store_explicit((_Atomic uint64_t *)base, EVTAPE_LE64(write_offset),
+                          memory_order_release);
 }
 
-/* The counterpart of evtape_publish: what is below the returned write_offset can be read. An SSE load and not a 16-byte
- * __atomic_load, which some compilers implement by a compare-and-swap that would write to a read-only mapping. */
+/* The counterpart of evtape_publish: what is below the returned write_offset can be read. An SSE
+ * load and not a 16-byte
+ * __atomic_load, which some compilers implement by a compare-and-swap that would write to a
+ * read-only mapping. */
 static inline evtape_header evtape_load_header(const uint8_t *base) {
     evtape_header h;
 #if defined(EVTAPE_X86_64)
@@ -111,22 +120,29 @@ static inline evtape_header evtape_load_header(const uint8_t *base) {
     }
 #elif defined(EVTAPE_AARCH64) && !defined(_MSC_VER)
     if (evtape_paired) {
-        __asm__ volatile("ldp %0, %1, [%2]" : "=&r"(h.write_offset), "=&r"(h.event_count) : "r"(base) : "memory");
+        __asm__ volatile("ldp %0, %1, [%2]"
+                         : "=&r"(h.write_offset), "=&r"(h.event_count)
+                         : "r"(base)
+                         : "memory");
         atomic_thread_fence(memory_order_acquire);
         memcpy(&h.start_timestamp, base + 16, 8);
         return h;
     }
 #endif
-    h.write_offset = (int64_t)EVTAPE_LE64(atomic_load_explicit((_Atomic uint64_t *)base, memory_order_acquire));
-    h.event_count = (int64_t)EVTAPE_LE64(atomic_load_explicit((_Atomic uint64_t *)(base + 8), memory_order_relaxed));
+    h.write_offset =
+        (int64_t)EVTAPE_LE64(atomic_load_explicit((_Atomic uint64_t *)base, memory_order_acquire));
+    h.event_count = (int64_t)EVTAPE_LE64(
+        atomic_load_explicit((_Atomic uint64_t *)(base + 8), memory_order_relaxed));
     uint64_t start;
     memcpy(&start, base + 16, 8);
     h.start_timestamp = (int64_t)EVTAPE_LE64(start);
     return h;
 }
 
-static inline void evtape_store_entry(uint8_t *at, int64_t timestamp, uint32_t size, uint32_t checksum) {
-    uint64_t words[2] = {EVTAPE_LE64(timestamp), EVTAPE_LE64((uint64_t)size | (uint64_t)checksum << 32)};
+static inline void evtape_store_entry(uint8_t *at, int64_t timestamp, uint32_t size,
+                                      uint32_t checksum) {
+    uint64_t words[2] = {EVTAPE_LE64(timestamp),
+                         EVTAPE_LE64((uint64_t)size | (uint64_t)checksum << 32)};
     memcpy(at, words, EVTAPE_ENTRY_SIZE);
 }
 
@@ -134,7 +150,8 @@ static inline evtape_entry evtape_load_entry(const uint8_t *at) {
     uint64_t words[2];
     memcpy(words, at, EVTAPE_ENTRY_SIZE);
     words[1] = EVTAPE_LE64(words[1]);
-    evtape_entry e = {(int64_t)EVTAPE_LE64(words[0]), (uint32_t)words[1], (uint32_t)(words[1] >> 32)};
+    evtape_entry e = {(int64_t)EVTAPE_LE64(words[0]), (uint32_t)words[1],
+                      (uint32_t)(words[1] >> 32)};
     return e;
 }
 

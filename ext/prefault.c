@@ -51,7 +51,7 @@
 
 /* The thread is started when the writer has asked for this much room: a smaller stream is done before it would pay. */
 #ifndef EVTAPE_THREAD_FROM
-#define EVTAPE_THREAD_FROM ((int64_t)4 << 20)
+#define EVTAPE_THREAD_FROM ((int64_t)16 << 20)
 #endif
 
 /* How far ahead of the writer the thread goes before it sleeps; less while the stream is small. */
@@ -402,11 +402,15 @@ static void *thread_main(void *argument)
     bool failed = false;
     while (!atomic_load(&a->stopping)) {
         int64_t position = writer_position(a);
+        /* Letting go comes first: it takes microseconds, and a fast writer wants room for ever. Write-back comes last: it
+         * may block on a busy disk, and meanwhile the writer makes its room itself. */
+        if (drop_behind(a, position))
+            continue;
         if (!failed && wants_room(a, position)) {
             failed = thread_make(a) != 0;
             continue;
         }
-        if (write_back(a, position) || drop_behind(a, position))
+        if (write_back(a, position))
             continue;
         thread_sleep(a, position, failed);
         failed = false; /* whoever kicked may know of room; without need the failure stays unreported */

@@ -1,4 +1,5 @@
-/* What the operating system does for a mapped region: map, unmap, allocate, flush. Each returns 0 or an errno. */
+/* What the operating system does for a mapped region: map, unmap, allocate, flush. Each returns 0
+ * or an errno. */
 #ifndef EVTAPE_REGION_H
 #define EVTAPE_REGION_H
 
@@ -10,7 +11,8 @@
 #include <io.h>
 #include <windows.h>
 
-/* A view cannot reach past the end of the file here, so nothing is reserved and a region grows by a new view. */
+/* A view cannot reach past the end of the file here, so nothing is reserved and a region grows by a
+ * new view. */
 #define EVTAPE_RESERVE 0
 
 static inline int evtape_map(int fd, int64_t length, int writable, uint8_t **base) {
@@ -41,8 +43,8 @@ static inline int evtape_flush(int fd, uint8_t *base, int64_t start, int64_t sto
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* Address space mapped beyond the end of the file, so that the file can be extended under the mapping. It costs no memory; 47 bits of
- * address space hold two thousand such regions. */
+/* Address space mapped beyond the end of the file, so that the file can be extended under the
+ * mapping. It costs no memory; 47 bits of address space hold two thousand such regions. */
 #define EVTAPE_RESERVE ((int64_t)64 << 30)
 
 /* Large pages can stand in a mapping only where it begins at a multiple of their size. */
@@ -52,8 +54,10 @@ static inline int evtape_map(int fd, int64_t length, int writable, uint8_t **bas
     int protection = writable ? PROT_READ | PROT_WRITE : PROT_READ;
     size_t page = (size_t)sysconf(_SC_PAGESIZE);
     size_t size = ((size_t)length + page - 1) & ~(page - 1);
-    /* Address space is taken first, wide enough to hold an aligned piece of it, and what is not needed is given back. */
-    uint8_t *space = mmap(NULL, size + EVTAPE_ALIGNMENT, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    /* Address space is taken first, wide enough to hold an aligned piece of it, and what is not
+     * needed is given back. */
+    uint8_t *space =
+        mmap(NULL, size + EVTAPE_ALIGNMENT, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (space == MAP_FAILED)
         return errno;
     size_t before = (EVTAPE_ALIGNMENT - (uintptr_t)space % EVTAPE_ALIGNMENT) % EVTAPE_ALIGNMENT;
@@ -69,9 +73,12 @@ static inline int evtape_map(int fd, int64_t length, int writable, uint8_t **bas
     return 0;
 }
 
-static inline void evtape_unmap(uint8_t *base, int64_t length) { munmap(base, (size_t)length); }
+static inline void evtape_unmap(uint8_t *base, int64_t length) {
+    munmap(base, (size_t)length);
+}
 
-/* Makes [start, stop) durable, whole pages of it. macOS needs F_FULLFSYNC for what Linux calls a flush. */
+/* Makes [start, stop) durable, whole pages of it. macOS needs F_FULLFSYNC for what Linux calls a
+ * flush. */
 static inline int evtape_flush(int fd, uint8_t *base, int64_t start, int64_t stop) {
     int64_t page = (int64_t)sysconf(_SC_PAGESIZE);
     int64_t first = start & ~(page - 1);

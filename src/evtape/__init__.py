@@ -1,13 +1,13 @@
 """evtape: an append-only stream of timestamped events in a memory-mapped file.
 
-    import evtape
+import evtape
 
-    with evtape.open("ticks.tape", "a") as tape:
-        tape.append(b"payload")
+with evtape.open("ticks.tape", "a") as tape:
+    tape.append(b"payload")
 
-    with evtape.open("ticks.tape") as tape:
-        for timestamp, data in tape:
-            ...
+with evtape.open("ticks.tape") as tape:
+    for timestamp, data in tape:
+        ...
 """
 
 from __future__ import annotations
@@ -84,15 +84,18 @@ def open(
 ) -> Reader | Writer:
     """Open a stream.
 
-    Modes: ``"r"`` reads, also while it is written; ``"a"`` appends and makes the stream if there is none; ``"x"`` makes a new one and
-    raises FileExistsError if the name is taken; ``"w"`` makes a new one in its place (readers of the old one keep what they have).
+    Modes: ``"r"`` reads, also while it is written; ``"a"`` appends and makes the stream if there is none; ``"x"``
+    makes a new one and raises FileExistsError if the name is taken; ``"w"`` makes a new one in its place (readers of
+    the old one keep what they have).
 
-    ``capacity``: bytes of room made and populated before the first append. ``durability``: ``"close"`` (default) makes events durable at
-    ``sync()`` and ``close()``, ``"none"`` only at ``sync()``, ``"interval"`` also every ``interval`` seconds, ``"full"`` before each append returns.
-    ``verify=False`` switches off the comparison of checksums when payloads are handed out.
+    ``capacity``: bytes of room made and populated before the first append. ``durability``: ``"close"`` (default)
+    makes events durable at ``sync()`` and ``close()``, ``"none"`` only at ``sync()``, ``"interval"`` also every
+    ``interval`` seconds, ``"full"`` before each append returns. ``verify=False`` switches off the comparison of
+    checksums when payloads are handed out.
 
-    Raises FileNotFoundError, FormatError (no stream), TruncatedError (shorter than its header says), LockedError (another writer),
-    CorruptError (mode "a", damage with intact events after it). O(1) for "r", "x" and "w"; "a" reads the stream once.
+    Raises FileNotFoundError, FormatError (no stream), TruncatedError (shorter than its header says), LockedError
+    (another writer), CorruptError (mode "a", damage with intact events after it). O(1) for "r", "x" and "w"; "a"
+    reads the stream once.
     """
     name = os.fspath(path)
     if not isinstance(name, str):

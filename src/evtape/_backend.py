@@ -1,7 +1,7 @@
 """The only place that chooses a core. ``EVTAPE_BACKEND`` is ``auto`` (default), ``native`` or ``python``.
 
-``auto`` falls back to the pure core only when the compiled one is absent. One that is there and fails to import raises, because a
-silent fallback would hide a broken installation behind a slow program.
+``auto`` falls back to the pure core only when the compiled one is absent. One that is there and fails to import
+raises, because a silent fallback would hide a broken installation behind a slow program.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ elif wanted == "python" or (wanted == "auto" and find_spec("evtape._core") is No
     from . import _core_py as core
 else:
     from . import _core as core
+
+__all__ = ["backend", "core"]
 
 #: Which core runs: ``"native"`` or ``"python"``.
 backend: str = core.NAME

@@ -1,7 +1,8 @@
 """The pure core: the same as `ext/_core.pyx` with struct, mmap, zlib and memoryview. Any change lands in both.
 
-A region that is only read is read by `pread`, never through a mapping: without C nothing can turn the SIGBUS of a truncated file into an exception.
-A region that is written is mapped, and outgrown mappings live on while views of them do.
+A region that is only read is read by `pread`, never through a mapping: without C nothing can turn the SIGBUS of a
+truncated file into an exception. A region that is written is mapped, and outgrown mappings live on while views of
+them do.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def crc32_use(rung: str, /) -> None:
         raise ValueError(f"CRC-32 implementation {rung!r} cannot run here; there are {crc32_rungs()}")
 
 
-# ------------------------------------------------------------------------------------------------------------------ region
+# -------------------------------------------------------------------------------------------- region
 
 
 @final
@@ -91,7 +92,8 @@ class Region:
                 failure = error if isinstance(error, OSError) else OSError(22, str(error))
                 raise errors.named(failure, self.path, f"mapping {size} bytes") from None
             self._whole = memoryview(mapping)
-            # Eight bytes at a time through a cast: struct.pack_into on a live header zeroes it first, which readers would see.
+            # Eight bytes at a time through a cast: struct.pack_into on a live header zeroes it first, which readers
+            # would see.
             self._header = self._whole[:16].cast("q") if size >= HEADER_SIZE else None
         self.size = size
 
@@ -135,7 +137,8 @@ class Region:
         if self._header is not None:
             words = self._header
             return _le(words[0]), _le(words[1]), HEADER.unpack(self._whole[:HEADER_SIZE])[2]
-        # A copy made by the kernel may be torn. WriteOffset only grows, so the same bytes twice are a value that was there.
+        # A copy made by the kernel may be torn. WriteOffset only grows, so the same bytes twice are a value that was
+        # there.
         before = self._read(0, HEADER_SIZE)
         while (header := self._read(0, HEADER_SIZE)) != before:
             before = header
@@ -154,7 +157,8 @@ class Region:
         first = start // mmap.ALLOCATIONGRANULARITY * mmap.ALLOCATIONGRANULARITY
         try:
             if self._writable and stop > first:
-                self._whole.obj.flush(first, stop - first)
+                mapping: Any = self._whole.obj
+                mapping.flush(first, stop - first)
             if sys.platform != "linux":
                 os.fsync(self._fd)  # F_FULLFSYNC on macOS, FlushFileBuffers on Windows
         except OSError as error:
@@ -180,15 +184,15 @@ def _allocate(fd: int, start: int, stop: int) -> None:
         os.ftruncate(fd, stop)
 
 
-# ------------------------------------------------------------------------------------------------------------------ append
+# -------------------------------------------------------------------------------------------- append
 
 
 @final
 class Appender:
     """Writes entries at WriteOffset and publishes them.
 
-    `limit` is the end of the room that may be stored to, and the only thing the hot path looks at: when an event does not fit below it, `room(end)` is
-    called, which makes room or raises. A writer that must not write has limit 0.
+    `limit` is the end of the room that may be stored to, and the only thing the hot path looks at: when an event does
+    not fit below it, `room(end)` is called, which makes room or raises. A writer that must not write has limit 0.
     """
 
     def __init__(self, region: Region, last_timestamp: int, room: Callable[[int], None]) -> None:
@@ -210,8 +214,8 @@ class Appender:
     def _publish(self, end: int, count: int) -> None:
         """Publish what was stored below `end`.
 
-        An exception can come between any two steps (a signal handler that raises). Offset and count are then taken from the header again, so
-        what was published stays and what was not never happened.
+        An exception can come between any two steps (a signal handler that raises). Offset and count are then taken
+        from the header again, so what was published stays and what was not never happened.
         """
         header = self._region._header
         assert header is not None
@@ -229,8 +233,8 @@ class Appender:
     def append(self, data: Any, timestamp: Any = None) -> int:
         """Append one event and return its ordinal.
 
-        `data` is any contiguous buffer; `timestamp` nanoseconds, datetime or datetime64, by default now and never lower than the last one. When this
-        returns, every process can read the event. O(len(data)).
+        `data` is any contiguous buffer; `timestamp` nanoseconds, datetime or datetime64, by default now and never
+        lower than the last one. When this returns, every process can read the event. O(len(data)).
         """
         if type(data) is not bytes:
             data = _payload(data, self._region.path)
@@ -274,7 +278,10 @@ class Appender:
         return self._batch(items, timestamps)
 
     def append_rows(self, rows: Any, timestamps: Any = None, /) -> int:
-        """Append each row of a 2-D array of bytes, shape (events, size), rows contiguous, as one batch. Returns the first ordinal."""
+        """Append each row of a 2-D array of bytes, shape (events, size), rows contiguous, as one batch.
+
+        Returns the first ordinal.
+        """
         path = self._region.path
         events, size = rows.shape
         if size > SIZE_MAX:
@@ -320,11 +327,11 @@ def _payload(data: Any, path: str, where: str = "") -> memoryview:
         if not view.c_contiguous:
             raise BufferError
         return view.cast("B") if view.nbytes else memoryview(b"")
-    except Exception:
+    except Exception:  # noqa: BLE001 - the object's own buffer method may raise anything
         raise errors.not_a_payload(path, data, where) from None
 
 
-# -------------------------------------------------------------------------------------------------------------------- read
+# ---------------------------------------------------------------------------------------------- read
 
 
 @final
@@ -353,8 +360,8 @@ class Scanner:
     ) -> str | None:
         """Walk entries below `bound`, at most `count`, comparing checksums if `check`.
 
-        Fills the given int64 arrays with every event whose ordinal is a multiple of `stride`, until they are full. Returns None, or why
-        it stopped at an entry: "size", "checksum", "fault".
+        Fills the given int64 arrays with every event whose ordinal is a multiple of `stride`, until they are full.
+        Returns None, or why it stopped at an entry: "size", "checksum", "fault".
         """
         self._region._open()
         if not 0 <= bound <= self._region.size:
@@ -366,7 +373,15 @@ class Scanner:
             return "fault"
 
     def _walk(
-        self, bound: int, count: int, check: bool, stride: int, room: int | None, offsets: Any, timestamps: Any, sizes: Any
+        self,
+        bound: int,
+        count: int,
+        check: bool,
+        stride: int,
+        room: int | None,
+        offsets: Any,
+        timestamps: Any,
+        sizes: Any,
     ) -> str | None:
         self.recorded = 0
         window = _Window(self._region, bound)
@@ -431,11 +446,16 @@ class _Window:
 
 @final
 class Event:
-    """One event: unpacks as (timestamp, data). `data` is a read-only memoryview; pickles and copies with its bytes."""
+    """One event: unpacks as (timestamp, data).
+
+    `data` is a read-only memoryview; pickles and copies with its bytes.
+    """
 
     __slots__ = ("_checksum", "_data", "_offset", "_ordinal", "_timestamp")
 
-    def __init__(self, timestamp: int, data: Any, ordinal: int = 0, offset: int = 0, checksum: int | None = None) -> None:
+    def __init__(
+        self, timestamp: int, data: Any, ordinal: int = 0, offset: int = 0, checksum: int | None = None
+    ) -> None:
         self._timestamp = timestamp
         self._data = memoryview(data).toreadonly()
         self._ordinal = ordinal
@@ -479,9 +499,10 @@ class Event:
 
 @final
 class Events:
-    """Iterates over the events from `offset` (event `ordinal`) up to the byte `bound` or the ordinal `stop` (-1: none).
+    """Iterates over the events from `offset` (event `ordinal`) to the byte `bound` or the ordinal `stop` (-1: none).
 
-    `problem(ordinal, offset, reason)` is called at damage and is expected to raise; where it returns, the event is skipped, or for "zero" accepted.
+    `problem(ordinal, offset, reason)` is called at damage and is expected to raise; where it returns, the event is
+    skipped, or for "zero" accepted.
     """
 
     def __init__(
@@ -542,11 +563,14 @@ class Events:
         return "zero" if timestamp == 0 and size == 0 else "", Event(timestamp, data, ordinal, at, checksum)
 
 
-# ------------------------------------------------------------------------------------------------------------------- guard
+# --------------------------------------------------------------------------------------------- guard
 
 
 def guard_enable() -> None:
-    """Turn SIGBUS in a mapped stream into zeros and a mark, in this process. Nothing to do here: readers use no mapping."""
+    """Turn SIGBUS in a mapped stream into zeros and a mark, in this process.
+
+    Nothing to do here: readers use no mapping.
+    """
 
 
 def guard_disable() -> None:

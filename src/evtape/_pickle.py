@@ -1,4 +1,7 @@
-"""What pickles and copies become: a reader or a slice its path and range, an event its bytes. Independent of the core."""
+"""What pickles and copies become: a reader or a slice its path and range, an event its bytes.
+
+Independent of the core.
+"""
 
 from __future__ import annotations
 

@@ -1,10 +1,12 @@
-"""Times that go in: int nanoseconds, datetime, numpy datetime64. Inside there are only int nanoseconds since 1970, UTC."""
+"""Times that go in: int nanoseconds, datetime, numpy datetime64.
+
+Inside there are only int nanoseconds since 1970, UTC.
+"""
 
 from __future__ import annotations
 
 import datetime as dt
 import operator
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,14 +15,15 @@ import numpy.typing as npt
 from . import errors
 from ._format import TIME_MAX, TIME_MIN
 
-_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.timezone.utc)
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _MICROSECOND = dt.timedelta(microseconds=1)
 
 
 def nanoseconds(value: Any, path: str) -> int:
     """``value`` as Unix nanoseconds within int64. A naive datetime is local time, as everywhere in ``datetime``.
 
-    Raises TypeError for what is no time, OverflowError for one outside int64 and ValueError for NaT; each names ``path``.
+    Raises TypeError for what is no time, OverflowError for one outside int64 and ValueError for NaT; each names
+    ``path``.
     """
     if type(value) is int and TIME_MIN <= value <= TIME_MAX:
         return value
@@ -28,7 +31,7 @@ def nanoseconds(value: Any, path: str) -> int:
         return _from_datetime64(value, path)
     if isinstance(value, dt.datetime):
         # pandas.Timestamp is a datetime that knows nanoseconds.
-        result = (value.astimezone(dt.timezone.utc) - _EPOCH) // _MICROSECOND * 1000 + getattr(value, "nanosecond", 0)
+        result = (value.astimezone(dt.UTC) - _EPOCH) // _MICROSECOND * 1000 + getattr(value, "nanosecond", 0)
     else:
         try:
             result = operator.index(value)
@@ -69,11 +72,14 @@ _UNITS = {
 
 
 def nanosecond_array(values: Any, path: str) -> npt.NDArray[np.int64]:
-    """Many times as a contiguous int64 array, shape (n,), unit ns. Integer and datetime64[ns] arrays convert without a loop."""
+    """Many times as a contiguous int64 array, shape (n,), unit ns.
+
+    Integer and datetime64[ns] arrays convert without a loop.
+    """
     if isinstance(values, np.ndarray) and values.ndim == 1:
         if values.dtype == np.dtype("datetime64[ns]") and not np.isnat(values).any():
             return np.ascontiguousarray(values).view(np.int64)
         if values.dtype.kind == "i" or (values.dtype.kind == "u" and values.dtype.itemsize < 8):
             return np.ascontiguousarray(values, dtype=np.int64)
-    items: Sequence[Any] = values if isinstance(values, (list, tuple, np.ndarray)) else list(values)
+    items = list(values)
     return np.fromiter((nanoseconds(item, path) for item in items), dtype=np.int64, count=len(items))

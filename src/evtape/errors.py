@@ -23,8 +23,8 @@ class FormatError(Error):
 class CorruptError(Error):
     """An event of the stream is damaged.
 
-    Attributes: ``index`` (ordinal of the event), ``offset`` (its byte position), ``reason`` (``"checksum"``, ``"size"``,
-    ``"zero"``; see docs/format.md).
+    Attributes: ``index`` (ordinal of the event), ``offset`` (its byte position), ``reason`` (``"checksum"``,
+    ``"size"``, ``"zero"``; see docs/format.md).
     """
 
     def __init__(self, message: str, index: int = -1, offset: int = -1, reason: str = "") -> None:
@@ -69,7 +69,7 @@ def not_a_payload(path: str, value: Any, where: str = "") -> Exception:
         hint = "; encode it first" if isinstance(value, str) else ""
         kind = type(value).__name__
         return TypeError(f"{path}: payload{where} must be a contiguous bytes-like object, not {kind}{hint}")
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - whatever the object's own buffer method raises is what is wrong
         return error
     return ValueError(f"{path}: payload{where} is not contiguous; pass a contiguous copy of it")
 
@@ -106,7 +106,8 @@ def truncated(path: str, size: int, needed: int) -> TruncatedError:
 
 def faulted(path: str) -> TruncatedError:
     return TruncatedError(
-        f"{path}: the file was truncated, or could not be read, under its mapping; data handed out since may read as zeros"
+        f"{path}: the file was truncated, or could not be read, under its mapping; "
+        "data handed out since may read as zeros"
     )
 
 

@@ -1,4 +1,4 @@
-"""Where events are: the offset and timestamp of every 64th, so that a question about one event walks at most 63 headers."""
+"""Where events are: offset and timestamp of every 64th, so that a question about one walks at most 63 headers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ class Break(NamedTuple):
 class Index:
     """Extended by one scan over what is new; O(new events) then, O(1) when nothing is.
 
-    ``length`` is the number of events that can be reached; ``broken`` says why there are no more although the header promises some.
+    ``length`` is the number of events that can be reached; ``broken`` says why there are no more although the header
+    promises some.
     """
 
     def __init__(self, region: core.Region) -> None:
@@ -52,7 +53,10 @@ class Index:
         return self._scanner.last_timestamp
 
     def extend(self, bound: int, event_count: int) -> str | None:
-        """Walk what was published since, up to ``bound``. Returns "fault" when the file could not be read, else None."""
+        """Walk what was published since, up to ``bound``.
+
+        Returns "fault" when the file could not be read, else None.
+        """
         scanner = self._scanner
         reason: str | None = None
         while scanner.offset < bound and reason is None:
@@ -76,7 +80,10 @@ class Index:
             self._timestamps = np.concatenate([self._timestamps, np.empty_like(self._timestamps)])
 
     def locate(self, ordinal: int, bound: int) -> int:
-        """Byte position of event ``ordinal``, or of the end for ``ordinal == length``. At most 64 headers are read."""
+        """Byte position of event ``ordinal``, or of the end for ``ordinal == length``.
+
+        At most 64 headers are read.
+        """
         if ordinal == 0:
             return FIRST_OFFSET
         block = min(ordinal // STRIDE, self._blocks - 1)

@@ -1,18 +1,19 @@
 """One writer per stream: an advisory lock that the kernel drops when its process dies.
 
-The lock sits on an open file description that is used for nothing else. A mapping duplicates the descriptor it was made from, and a lock on that description would outlive
-``close()``; and a forked child shares descriptions with its parent, so the child closes this one (`writer.py`).
+The lock sits on an open file description that is used for nothing else. A mapping duplicates the descriptor it was
+made from, and a lock on that description would outlive ``close()``; and a forked child shares descriptions with its
+parent, so the child closes this one (`writer.py`).
 """
 
 from __future__ import annotations
 
 import os
-import stat
 import sys
 
-from .errors import FormatError, LockedError
+from .errors import LockedError
+from .files import WRITE, require_regular
 
-# A byte far beyond any stream, because a lock is mandatory on Windows and must not hide data from readers. Not yet run.
+# A byte far beyond any stream, because a lock is mandatory on Windows and must not hide data from readers. Not run yet.
 _WINDOWS_BYTE = 1 << 62
 
 
@@ -26,7 +27,7 @@ class WriterLock:
         self.path = path
         while True:
             require_regular(path)
-            self._fd = os.open(path, os.O_RDWR | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0))
+            self._fd = os.open(path, WRITE)
             try:
                 _lock(self._fd)
                 status = os.fstat(self._fd)
@@ -51,14 +52,6 @@ class WriterLock:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
-
-
-def require_regular(path: str) -> os.stat_result:
-    """The status of the file at ``path``; FormatError for a directory, pipe or device, which opening could block on."""
-    status = os.stat(path)
-    if not stat.S_ISREG(status.st_mode):
-        raise FormatError(f"{path}: not a regular file, so it cannot be a stream")
-    return status
 
 
 def _identity(path: str) -> tuple[int, int] | None:

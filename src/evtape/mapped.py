@@ -9,29 +9,37 @@ from typing import Any, Self
 from . import errors
 from ._backend import core
 from .errors import ReadOnlyError
-from .lock import require_regular
+from .files import BINARY, require_regular
+
+_FLAGS = {
+    "r": os.O_RDONLY,
+    "r+": os.O_RDWR,
+    "x": os.O_RDWR | os.O_CREAT | os.O_EXCL,
+    "w": os.O_RDWR | os.O_CREAT | os.O_EXCL,
+}
 
 
 class MappedFile:
     """A file in memory: ``m[a:b]`` reads bytes, ``m[a:b] = data`` changes them in place, ``sync`` makes them durable.
 
-    ``mode`` is ``"r"`` (read), ``"r+"`` (read and change), ``"x"`` (make a new file) or ``"w"`` (make it anew if it exists). ``size``
-    grows the file to that many bytes. Memory that was handed out by ``view`` stays valid when the file grows and after ``close``.
+    ``mode`` is ``"r"`` (read), ``"r+"`` (read and change), ``"x"`` (make a new file) or ``"w"`` (make it anew if it
+    exists). ``size`` grows the file to that many bytes. Memory that was handed out by ``view`` stays valid when the
+    file grows and after ``close``.
 
-    Raises OSError for what the operating system refuses, ReadOnlyError for a change in mode "r", ClosedError after ``close``.
+    Raises OSError for what the operating system refuses, ReadOnlyError for a change in mode "r", ClosedError after
+    ``close``.
     """
 
     def __init__(self, path: str | os.PathLike[str], mode: str = "r", size: int = 0) -> None:
         self.path = os.fspath(path)
-        flags = {"r": os.O_RDONLY, "r+": os.O_RDWR, "x": os.O_RDWR | os.O_CREAT | os.O_EXCL, "w": os.O_RDWR | os.O_CREAT}
-        if mode not in flags:
+        if mode not in _FLAGS:
             raise ValueError(f"{self.path}: mode must be 'r', 'r+', 'x' or 'w', not {mode!r}")
         if mode in ("r", "r+"):
             require_regular(self.path)
         self.writable = mode != "r"
         if mode == "w" and os.path.lexists(self.path):
             os.unlink(self.path)  # who has the old file mapped keeps it; truncating in place would pull it away
-        self._fd = os.open(self.path, flags[mode] | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0), 0o666)
+        self._fd = os.open(self.path, _FLAGS[mode] | BINARY, 0o666)
         try:
             self._region = core.Region(self._fd, os.fstat(self._fd).st_size, self.path, self.writable)
             if size > self._region.size:
@@ -58,7 +66,9 @@ class MappedFile:
             data = memoryview(value).cast("B")
             wanted = len(range(*key.indices(len(self))))
             if len(data) != wanted:
-                raise ValueError(f"{self.path}: {len(data)} bytes do not fit a slice of {wanted}; bytes are changed in place")
+                raise ValueError(
+                    f"{self.path}: {len(data)} bytes do not fit a slice of {wanted}; bytes are changed in place"
+                )
             view[key] = data
         else:
             view[range(len(self))[key]] = value
@@ -77,7 +87,10 @@ class MappedFile:
             return self.view(writable=self.writable)
 
     def grow(self, size: int) -> None:
-        """Make the file at least ``size`` bytes long; new bytes are zero and allocated. A full disk raises OSError and changes nothing."""
+        """Make the file at least ``size`` bytes long; new bytes are zero and allocated.
+
+        A full disk raises OSError and changes nothing.
+        """
         if not self.writable:
             raise ReadOnlyError(f"{self.path}: the file is open for reading; open it with mode 'r+' to grow it")
         if size > self._region.size:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from typing import Any, Self, overload
+from typing import Any, Literal, Self, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -14,8 +14,8 @@ from ._backend import core
 from ._format import FIRST_OFFSET, HEADER_SIZE
 from ._pickle import restore_reader
 from .errors import FormatError, ReadOnlyError
+from .files import READ, require_regular
 from .index import STRIDE, Index
-from .lock import require_regular
 from .slices import Column, Slice, strided
 
 
@@ -62,7 +62,7 @@ class Tape(Sequence[core.Event]):
         """When the stream was made, ns."""
         return self._region.load_header()[2]
 
-    # ------------------------------------------------------------------------------------------------------------ sequence
+    # -------------------------------------------------------------------------------------- sequence
 
     def __len__(self) -> int:
         self._refresh_index()
@@ -73,7 +73,10 @@ class Tape(Sequence[core.Event]):
     @overload
     def __getitem__(self, key: slice) -> Slice: ...
     def __getitem__(self, key: int | slice) -> core.Event | Slice:
-        """Event by ordinal, negative from the end: O(1) after the first. A slice is lazy and fixed when it is made."""
+        """Event by ordinal, negative from the end: O(1) after the first.
+
+        A slice is lazy and fixed when it is made.
+        """
         length = len(self)
         if isinstance(key, slice):
             return Slice(self, range(length)[key])
@@ -88,7 +91,8 @@ class Tape(Sequence[core.Event]):
     def __iter__(self) -> Iterator[core.Event]:
         """All events published at this moment, as ``Event``s; unpack them as ``for timestamp, data in tape``.
 
-        Damage raises CorruptError at its event. After one with reason "checksum" the same iterator can go on with the next event.
+        Damage raises CorruptError at its event. After one with reason "checksum" the same iterator can go on with the
+        next event.
         """
         bound = self._refresh()
         return core.Events(self._region, FIRST_OFFSET, 0, bound, -1, self.verify_payloads, self._problem)
@@ -114,7 +118,7 @@ class Tape(Sequence[core.Event]):
     searchsorted.__doc__ = Slice.searchsorted.__doc__
     rows.__doc__ = Slice.rows.__doc__
 
-    # ------------------------------------------------------------------------------------------------------------- writing
+    # --------------------------------------------------------------------------------------- writing
 
     def append(self, data: Any, timestamp: Any = None) -> int:
         """Append one event; returns its ordinal."""
@@ -138,7 +142,7 @@ class Tape(Sequence[core.Event]):
             return errors.closed(self.path)
         return ReadOnlyError(f"{self.path}: the stream is open for reading; open it with mode 'a' to append")
 
-    # -------------------------------------------------------------------------------------- what slices and queries rest on
+    # --------------------------------------------------------------- what slices and queries rest on
 
     def _refresh(self) -> int:
         """WriteOffset at this moment, within what can be read. Nothing looks past it."""
@@ -177,14 +181,18 @@ class Tape(Sequence[core.Event]):
         return core.Events(self._region, offset, start, bound, stop, self.verify_payloads, self._problem)
 
     def _column(self, name: str, start: int, stop: int) -> Column:
-        """One column of the events [start, stop). The column of the whole stream is kept, since it is asked for again."""
+        """One column of the events [start, stop).
+
+        The column of the whole stream is kept, since it is asked for again.
+        """
         known = self._columns.get(name)
         if known is not None and stop <= len(known):
             return known[start:stop]
         bound = self._reach(stop)
         values = np.empty(stop - start, np.int64)
         scanner = core.Scanner(self._region, self._index.locate(start, bound), start)
-        if scanner.run(bound, stop - start, **{name: values}) == "fault":
+        columns: dict[str, Any] = {name: values}
+        if scanner.run(bound, stop - start, **columns) == "fault":
             raise errors.faulted(self.path)
         values.flags.writeable = False
         if start == 0 and stop == self._index.length:
@@ -207,7 +215,7 @@ class Tape(Sequence[core.Event]):
 
     def _search(self, when: int, side: str) -> int:
         """Position of ``when`` in a sorted stream: the block by bisection, then the place within it."""
-        right = "right" if side == "right" else "left"
+        right: Literal["left", "right"] = "right" if side == "right" else "left"
         block = int(np.searchsorted(self._index.timestamps, when, right)) - 1
         if block < 0:
             return 0
@@ -222,11 +230,11 @@ class Reader(Tape):
     def __init__(self, path: str, *, verify: bool = True) -> None:
         path = os.fspath(path)
         require_regular(path)
-        fd = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0))
+        fd = os.open(path, READ)
         try:
             size = os.fstat(fd).st_size
             if size < HEADER_SIZE:
-                raise FormatError(f"{path}: {size} bytes are no stream; a stream has at least a header of {HEADER_SIZE}")
+                raise FormatError(f"{path}: {size} bytes are no stream; its header alone has {HEADER_SIZE}")
             region = core.Region(fd, size, path)
             super().__init__(path, fd, region, verify)
             self._require_stream(size)
@@ -265,7 +273,8 @@ class Reader(Tape):
             self._region.cover(size)
         if write_offset < self._bound:
             raise FormatError(
-                f"{self.path}: WriteOffset went back from {self._bound} to {write_offset}: the stream was rewritten in place; open it again"
+                f"{self.path}: WriteOffset went back from {self._bound} to {write_offset}: "
+                "the stream was rewritten in place; open it again"
             )
         self._bound = write_offset
         return write_offset

@@ -1,7 +1,8 @@
-"""Report -> quarantine -> cut: the second half of the recovery path. What may be cut is decided here and nowhere else.
+"""Report -> quarantine -> cut: the second half of the recovery path. What may be cut is decided here and nowhere
+else.
 
-Each step leaves a stream on which recovery gives the same result: the bytes to be cut are durable beside the stream before its header is
-touched, and the header says what is left before the file is shortened.
+Each step leaves a stream on which recovery gives the same result: the bytes to be cut are durable beside the stream
+before its header is touched, and the header says what is left before the file is shortened.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ import numpy as np
 from ._backend import core
 from ._format import ENTRY_SIZE, FIRST_OFFSET, HEADER
 from .errors import CorruptError, FormatError, RecoveryWarning
+from .files import READ, WRITE, NewFile
 from .lock import WriterLock
-from .naming import NewFile
 from .walk import Progress, Report, walk
 
 _COPY = 1 << 20  # bytes copied at a time
@@ -32,14 +33,16 @@ def recover(
 ) -> Report:
     """Keep the longest valid prefix of a damaged or unclosed stream, and say what was cut. O(file).
 
-    In place, the bytes that are cut are saved beside the stream first (``Report.quarantine``). With ``output`` the prefix is written to that new
-    file and the source stays as it is. ``dry_run`` only reports. Doing it again changes nothing.
+    In place, the bytes that are cut are saved beside the stream first (``Report.quarantine``). With ``output`` the
+    prefix is written to that new file and the source stays as it is. ``dry_run`` only reports. Doing it again changes
+    nothing.
 
-    Raises FormatError when the file is no stream, LockedError while a writer has it open, FileExistsError when ``output`` exists.
+    Raises FormatError when the file is no stream, LockedError while a writer has it open, FileExistsError when
+    ``output`` exists.
     """
     name = os.fspath(path)
     if output is not None or dry_run:
-        fd = os.open(name, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0))
+        fd = os.open(name, READ)
         try:
             report = _require_stream(walk(name, fd, progress))
             if output is not None and not dry_run:
@@ -50,7 +53,7 @@ def recover(
             os.close(fd)
     lock = WriterLock(name)
     try:
-        fd = os.open(name, os.O_RDWR | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0))
+        fd = os.open(name, WRITE)
         try:
             return _repair(fd, _require_stream(walk(name, fd, progress)))
         finally:
@@ -60,23 +63,26 @@ def recover(
 
 
 def repair_for_append(path: str, fd: int) -> Report | None:
-    """Make the stream in ``fd`` ready for a writer, who holds its lock. Returns None when it has no events and nothing is wrong.
+    """Make the stream in ``fd`` ready for a writer, who holds its lock. Returns None when it has no events and
+    nothing is wrong.
 
-    A torn tail is quarantined, cut and reported by a RecoveryWarning. Raises CorruptError for damage with intact events after it, FormatError
-    for a file that is no stream or whose end is unknown.
+    A torn tail is quarantined, cut and reported by a RecoveryWarning. Raises CorruptError for damage with intact
+    events after it, FormatError for a file that is no stream or whose end is unknown.
     """
     report = _require_stream(walk(path, fd))
     if any(problem.reason == "header" for problem in report.problems):
         raise FormatError(
-            f"{path}: WriteOffset {report.write_offset} in the header is unusable, so the end of the stream is unknown; run 'evtape recover'"
+            f"{path}: WriteOffset {report.write_offset} in the header is unusable, "
+            "so the end of the stream is unknown; run 'evtape recover'"
         )
     if report.lost:
         intact = find_intact(fd, report)
         if intact >= 0:
             problem = next(p for p in report.problems if p.offset >= 0)
             raise CorruptError(
-                f"{path}: event {problem.index} at offset {problem.offset} is damaged ({problem.reason}) and intact events follow "
-                f"at offset {intact}; nothing was changed: see 'evtape verify' and 'evtape recover'",
+                f"{path}: event {problem.index} at offset {problem.offset} is damaged ({problem.reason}) "
+                f"and intact events follow at offset {intact}; "
+                "nothing was changed: see 'evtape verify' and 'evtape recover'",
                 problem.index,
                 problem.offset,
                 problem.reason,
@@ -97,17 +103,19 @@ def _told(report: Report) -> str:
     if not report.lost:
         return f"{report.path}: EventCount was {report.event_count} and is {report.events} now; no event was lost"
     saved = f"saved in {report.quarantine}" if report.quarantine else "nothing to save"
-    return f"{report.path}: kept {report.events} events and cut {report.cut} bytes of a torn tail ({report.reason}); {saved}"
+    kept = f"kept {report.events} events and cut {report.cut} bytes of a torn tail"
+    return f"{report.path}: {kept} ({report.reason}); {saved}"
 
 
-# ---------------------------------------------------------------------------------------------------------------------- decide
+# -------------------------------------------------------------------------------------------- decide
 
 
 def find_intact(fd: int, report: Report) -> int:
     """Offset of an intact event behind the valid prefix, or -1 when all that follows is a torn tail.
 
-    Every place is tried as the beginning of an entry: its size must fit, and its checksum match its payload. An entry without payload has no
-    checksum to speak of, so its timestamp must also lie near those of the stream. A tail with too many candidates counts as intact.
+    Every place is tried as the beginning of an entry: its size must fit, and its checksum match its payload. An entry
+    without payload has no checksum to speak of, so its timestamp must also lie near those of the stream. A tail with
+    too many candidates counts as intact.
     """
     bound = report.end + report.cut
     region = core.Region(fd, os.fstat(fd).st_size, report.path)
@@ -143,7 +151,7 @@ def _candidates(region: core.Region, start: int, stop: int, bound: int, report: 
     return list(zip(at[keep].tolist(), sizes[keep].tolist(), checksums[keep].tolist(), strict=True))
 
 
-# ------------------------------------------------------------------------------------------------------------------------- cut
+# ----------------------------------------------------------------------------------------------- cut
 
 
 def _repair(fd: int, report: Report) -> Report:

@@ -65,7 +65,7 @@ class Slice(Sequence[core.Event]):
             return self._tape._events(ordinals.start, ordinals.stop)
         return (self._tape._event(int(ordinal)) for ordinal in ordinals)
 
-    # ------------------------------------------------------------------------------------------------------------- columns
+    # --------------------------------------------------------------------------------------- columns
 
     @property
     def timestamps(self) -> Column:
@@ -95,7 +95,10 @@ class Slice(Sequence[core.Event]):
         return min(first, last), max(first, last) + 1
 
     def _pick(self, values: npt.NDArray[Any], low: int) -> npt.NDArray[Any]:
-        """The elements of ``values``, which belong to the ordinals from ``low`` on, that are this slice's. A range copies nothing."""
+        """The elements of ``values``, which belong to the ordinals from ``low`` on, that are this slice's.
+
+        A range copies nothing.
+        """
         ordinals = self._ordinals
         if isinstance(ordinals, range):
             if len(ordinals) == len(values) and ordinals.step > 0:
@@ -106,15 +109,16 @@ class Slice(Sequence[core.Event]):
             return values[ordinals.start - low : stop if stop is not None and stop >= 0 else None : ordinals.step]
         return values[ordinals - low]
 
-    # -------------------------------------------------------------------------------------------------------- time queries
+    # ---------------------------------------------------------------------------------- time queries
 
     def between(
         self, *, starting_at: Any = None, starting_after: Any = None, ending_before: Any = None, ending_at: Any = None
     ) -> Slice:
         """The events of a time window, as a slice. Times are int ns, datetime or datetime64.
 
-        ``starting_at`` and ``ending_at`` include their time, ``starting_after`` and ``ending_before`` do not. O(log n) on a sorted
-        stream; on one whose timestamps go backwards one pass over the headers, and the events keep their order in the stream.
+        ``starting_at`` and ``ending_at`` include their time, ``starting_after`` and ``ending_before`` do not. O(log
+        n) on a sorted stream; on one whose timestamps go backwards one pass over the headers, and the events keep
+        their order in the stream.
         """
         if starting_at is not None and starting_after is not None:
             raise TypeError("give starting_at or starting_after, not both")
@@ -137,7 +141,8 @@ class Slice(Sequence[core.Event]):
     def searchsorted(self, when: Any, side: str = "left") -> int:
         """Position in this sequence where an event at ``when`` belongs, as ``numpy.searchsorted``. O(log n).
 
-        Raises ValueError when timestamps go backwards, because there is no such position then; ``between`` answers there too.
+        Raises ValueError when timestamps go backwards, because there is no such position then; ``between`` answers
+        there too.
         """
         if side not in ("left", "right"):
             raise ValueError(f"side must be 'left' or 'right', not {side!r}")
@@ -178,10 +183,11 @@ class Slice(Sequence[core.Event]):
             return range(int(ordinals[0]), int(ordinals[-1]) + 1)
         return ordinals
 
-    # ---------------------------------------------------------------------------------------------------------------- rows
+    # ------------------------------------------------------------------------------------------ rows
 
     def rows(self, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-        """Events of one size as one array of ``dtype``, shape (len, *dtype.shape), strided over the mapping: no copy, read-only.
+        """Events of one size as one array of ``dtype``, shape (len, *dtype.shape), strided over the mapping: no copy,
+        read-only.
 
         Raises ValueError when an event is not ``dtype.itemsize`` bytes, CorruptError when a checksum does not match.
         One pass over the events. (A slice that is no range is a copy; the pure core always makes one.)
@@ -195,7 +201,8 @@ class Slice(Sequence[core.Event]):
         if len(wrong):
             at = int(wrong[0])
             raise ValueError(
-                f"{self._tape.path}: event {int(self._ordinals[at])} has {int(sizes[at])} bytes, but dtype {kind} has {kind.itemsize}"
+                f"{self._tape.path}: event {int(self._ordinals[at])} has {int(sizes[at])} bytes, "
+                f"but dtype {kind} has {kind.itemsize}"
             )
         if len(self) == 0:
             return np.empty((0, *kind.shape), kind.base)
@@ -207,5 +214,5 @@ class Slice(Sequence[core.Event]):
 
 
 def strided(view: memoryview, events: int, kind: np.dtype[Any]) -> npt.NDArray[Any]:
-    """``events`` entries of equal size in ``view``, which begins at the first of them, as an array of their payloads."""
+    """The payloads of ``events`` entries of equal size, of which the first begins where ``view`` does, as an array."""
     return np.ndarray((events,), kind, view, ENTRY_SIZE, (ENTRY_SIZE + kind.itemsize,))

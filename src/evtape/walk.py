@@ -13,7 +13,7 @@ import numpy as np
 from . import errors
 from ._backend import core
 from ._format import FIRST_OFFSET, HEADER_SIZE, TIME_MIN
-from .lock import require_regular
+from .files import READ, require_regular
 
 PROBLEMS_LISTED = 100  # further ones are counted; a lost disk must not fill the memory
 _PASS = 1 << 16  # entries per step, between two calls of the progress function
@@ -75,19 +75,19 @@ class Report:
 def verify(path: str | os.PathLike[str], progress: Progress | None = None) -> Report:
     """Read the whole stream and compare every checksum; changes nothing. O(file).
 
-    ``progress(done, total)`` is called now and then with bytes. Raises OSError for a file that cannot be read, FormatError for one
-    that is no regular file; what the file contains never raises, it is in the report.
+    ``progress(done, total)`` is called now and then with bytes. Raises OSError for a file that cannot be read,
+    FormatError for one that is no regular file; what the file contains never raises, it is in the report.
     """
     name = os.fspath(path)
     require_regular(name)
-    fd = os.open(name, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0))
+    fd = os.open(name, READ)
     try:
         return walk(name, fd, progress)
     finally:
         os.close(fd)
 
 
-# ------------------------------------------------------------------------------------------------------------------------ walk
+# ---------------------------------------------------------------------------------------------- walk
 
 
 def walk(path: str, fd: int, progress: Progress | None = None) -> Report:
@@ -145,11 +145,12 @@ class _Walk:
     def met(self, reason: str, scanner: core.Scanner) -> None:
         if self.prefix is None:
             self.prefix = (scanner.ordinal, scanner.offset, scanner.last_timestamp)
+        where = (scanner.ordinal, scanner.offset)
         # The entry that does not fit at the end of a shortened file is the shortening itself, not a second problem.
         if reason == "fault":
-            self.add("truncated", scanner.ordinal, scanner.offset, "the file was truncated, or could not be read, meanwhile")
+            self.add("truncated", *where, "the file was truncated, or could not be read, meanwhile")
         elif reason == "checksum" or self.usable:
-            self.add(reason, scanner.ordinal, scanner.offset, str(errors.corrupt(self.path, scanner.ordinal, scanner.offset, reason)))
+            self.add(reason, *where, str(errors.corrupt(self.path, *where, reason)))
         if reason == "checksum":
             scanner.skip()
 
@@ -167,7 +168,8 @@ class _Walk:
                 again.run(offset)
                 self.prefix = (ordinal, offset, again.last_timestamp)
         elif self.prefix is None and self.usable and not adds_up:
-            self.add("count", -1, -1, f"EventCount is {self.event_count} but there are {scanner.ordinal} events, all good")
+            message = f"EventCount is {self.event_count} but there are {scanner.ordinal} events, all good"
+            self.add("count", -1, -1, message)
 
     def invalid(self) -> Report:
         self.problems.clear()

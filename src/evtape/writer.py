@@ -14,11 +14,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from . import errors, naming
+from . import errors, files
 from ._backend import core
 from ._format import FIRST_OFFSET, HEADER, HEADER_SIZE, TIME_MIN
 from ._time import nanosecond_array
 from .errors import Error, ReadOnlyError
+from .files import WRITE
 from .lock import WriterLock
 from .reader import Tape
 from .recovery import repair_for_append
@@ -26,7 +27,8 @@ from .walk import Report
 
 Durability = Literal["none", "close", "interval", "full"]
 
-# Room is made in steps that follow the size of the stream: one that gets ten events never holds megabytes, a fast one asks seldom.
+# Room is made in steps that follow the size of the stream: one that gets ten events never holds megabytes, a fast one
+# asks seldom.
 _STEP_MIN = 1 << 16
 _STEP_MAX = 8 << 20
 
@@ -34,10 +36,12 @@ _writers: weakref.WeakSet[Writer] = weakref.WeakSet()
 
 
 class Writer(Tape):
-    """A stream that is open for appending. It can be read as well. Threads may share it; a forked child may not write.
+    """A stream that is open for appending. It can be read as well. Threads may share it; a forked child may not
+    write.
 
-    ``append`` is the core's own method, so that an event costs one call. Everything else that can happen to a writer (no room, closed, forked,
-    failed) shows in ``limit``, the one value the core compares, and is dealt with in ``_room``.
+    ``append`` is the core's own method, so that an event costs one call. Everything else that can happen to a writer
+    (no room, closed, forked, failed) shows in ``limit``, the one value the core compares, and is dealt with in
+    ``_room``.
     """
 
     def __init__(
@@ -47,7 +51,7 @@ class Writer(Tape):
         self._durability = durability
         self._slow = threading.RLock()
         self._failure: Callable[[], Exception] | None = None
-        fd = os.open(path, os.O_RDWR | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0))
+        fd = os.open(path, WRITE)
         try:
             if (os.fstat(fd).st_dev, os.fstat(fd).st_ino) != lock.identity:
                 raise errors.LockedError(f"{path}: the file was replaced while it was opened; try again")
@@ -71,21 +75,25 @@ class Writer(Tape):
         self._ticker = _Ticker(self, interval) if durability == "interval" else None
 
     def _bind(self) -> None:
-        """Put the core's method where ``append`` is looked up first. Not done where every append must also be flushed."""
+        """Put the core's method where ``append`` is looked up first.
+
+        Not done where every append must also be flushed.
+        """
         if self._durability != "full":
             self.__dict__["append"] = self._appender.append
 
-    # -------------------------------------------------------------------------------------------------------------- append
+    # ---------------------------------------------------------------------------------------- append
 
     def append(self, data: Any, timestamp: Any = None) -> int:
         """Append one event and return its ordinal.
 
-        ``data`` is any contiguous buffer of at most 2**32-1 bytes; ``timestamp`` int ns, datetime or datetime64, by default now and never
-        lower than the last one. When this returns, every process can read the event, and it survives ``kill -9``; with
-        ``durability="full"`` it survives power loss too. O(len(data)).
+        ``data`` is any contiguous buffer of at most 2**32-1 bytes; ``timestamp`` int ns, datetime or datetime64, by
+        default now and never lower than the last one. When this returns, every process can read the event, and it
+        survives ``kill -9``; with ``durability="full"`` it survives power loss too. O(len(data)).
 
-        Raises TypeError (no buffer), ValueError (not contiguous, too large, or timestamp 0 with an empty payload), OverflowError (timestamp outside
-        int64), OSError (no room: the stream is as before and appending works again once there is some), ClosedError, ReadOnlyError.
+        Raises TypeError (no buffer), ValueError (not contiguous, too large, or timestamp 0 with an empty payload),
+        OverflowError (timestamp outside int64), OSError (no room: the stream is as before and appending works again
+        once there is some), ClosedError, ReadOnlyError.
         """
         ordinal = self._appender.append(data, timestamp)
         self.sync()
@@ -94,8 +102,8 @@ class Writer(Tape):
     def append_many(self, payloads: Iterable[Any], timestamps: Any = None) -> range:
         """Append a batch of buffers, published whole or not at all; returns their ordinals.
 
-        ``timestamps`` has one time per payload; without it the batch has one reading of the clock. Errors as ``append``, naming the
-        position of the element. O(bytes).
+        ``timestamps`` has one time per payload; without it the batch has one reading of the clock. Errors as
+        ``append``, naming the position of the element. O(bytes).
         """
         items = payloads if isinstance(payloads, (list, tuple)) else list(payloads)
         stamps = self._stamps(timestamps, len(items))
@@ -104,8 +112,9 @@ class Writer(Tape):
     def append_array(self, array: Any, timestamps: Any = None) -> range:
         """Append each element along the first axis of ``array`` as one event; returns their ordinals.
 
-        A 2-D array gives one event per row, a 1-D array (structured or not) one per element. Any layout is taken; one whose rows are
-        contiguous is not copied. Raises ValueError for a 0-d array or one of Python objects; else as ``append_many``.
+        A 2-D array gives one event per row, a 1-D array (structured or not) one per element. Any layout is taken; one
+        whose rows are contiguous is not copied. Raises ValueError for a 0-d array or one of Python objects; else as
+        ``append_many``.
         """
         values = np.asarray(array)
         if values.ndim == 0:
@@ -129,7 +138,7 @@ class Writer(Tape):
             self.sync()
         return range(first, first + events)
 
-    # ---------------------------------------------------------------------------------------------------------------- room
+    # ------------------------------------------------------------------------------------------ room
 
     def _room(self, end: int) -> None:
         """The slow path of every append: make room up to byte ``end``, or raise what stands in the way of writing."""
@@ -160,13 +169,14 @@ class Writer(Tape):
     def _refusal(self) -> Exception:
         return errors.closed(self.path) if self._failure is None else self._failure()
 
-    # ---------------------------------------------------------------------------------------------------------------- sync
+    # ------------------------------------------------------------------------------------------ sync
 
     def sync(self) -> None:
         """Make every event appended so far durable: when this returns they survive power loss.
 
-        The pages of the events are flushed first, then the header that points past them. A flush that fails raises OSError and
-        poisons the writer, because the kernel reports such an error once and would call the next flush a success.
+        The pages of the events are flushed first, then the header that points past them. A flush that fails raises
+        OSError and poisons the writer, because the kernel reports such an error once and would call the next flush a
+        success.
         """
         with self._slow:
             if self._failure is not None:
@@ -178,7 +188,10 @@ class Writer(Tape):
                 self._region.flush(self._synced, end)
                 self._region.flush(0, HEADER_SIZE)
             except OSError as error:
-                message = f"{self.path}: an earlier flush failed ({error.strerror}), so durability is unknown; open the stream again"
+                message = (
+                    f"{self.path}: an earlier flush failed ({error.strerror}), so durability is unknown; "
+                    "open the stream again"
+                )
                 self._fail(lambda: Error(message))
                 raise
             self._synced = end
@@ -188,7 +201,7 @@ class Writer(Tape):
         """Byte position below which every event is known to be durable."""
         return self._synced
 
-    # --------------------------------------------------------------------------------------------------------------- close
+    # ----------------------------------------------------------------------------------------- close
 
     def close(self) -> None:
         """Make the stream durable (unless ``durability="none"``), cut the file to its events and release the lock."""
@@ -225,7 +238,9 @@ class Writer(Tape):
     def _forked(self) -> None:
         """In the child after a fork: the parent goes on writing, this copy must not."""
         self._fail(
-            lambda: ReadOnlyError(f"{self.path}: the writer was opened before fork(); the child must open the stream itself")
+            lambda: ReadOnlyError(
+                f"{self.path}: the writer was opened before fork(); the child must open the stream itself"
+            )
         )
         self._ticker = None
         self._slow = threading.RLock()
@@ -239,7 +254,7 @@ class Writer(Tape):
     def __reduce__(self) -> tuple[Any, ...]:
         raise TypeError(f"{self.path}: a writer cannot be pickled or copied; open the stream for reading there")
 
-    # ---------------------------------------------------------------------------------------------------------------- read
+    # ------------------------------------------------------------------------------------------ read
 
     def _refresh(self) -> int:
         if self.closed:
@@ -278,7 +293,10 @@ class _Ticker(threading.Thread):
 
 
 def _rows_of_bytes(values: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """``values`` as bytes, shape (events, bytes per event), each row contiguous. A copy only where a row is not contiguous already."""
+    """``values`` as bytes, shape (events, bytes per event), each row contiguous.
+
+    A copy only where a row is not contiguous already.
+    """
     events = len(values)
     size = values.itemsize * (values[0].size if events and values.ndim > 1 else int(np.prod(values.shape[1:])))
     if events == 0 or size == 0:
@@ -286,7 +304,9 @@ def _rows_of_bytes(values: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.
     if not values[0].flags.c_contiguous:
         values = np.ascontiguousarray(values)
     return np.lib.stride_tricks.as_strided(
-        np.ndarray((size,), np.uint8, values[0:1].data if values.flags.c_contiguous else np.ascontiguousarray(values[0:1])),
+        np.ndarray(
+            (size,), np.uint8, values[0:1].data if values.flags.c_contiguous else np.ascontiguousarray(values[0:1])
+        ),
         (events, size),
         (values.strides[0], 1),
     )
@@ -308,7 +328,7 @@ def _cut(fd: int, end: int, durable: bool) -> None:
         os.fsync(fd)
 
 
-# ------------------------------------------------------------------------------------------------------------------------ open
+# ---------------------------------------------------------------------------------------------- open
 
 
 def open_writer(
@@ -343,8 +363,8 @@ def open_writer(
 def _create(path: str, durable: bool, replace: bool) -> WriterLock:
     """Make a stream without events and take its lock before anyone can know its name."""
     if not replace and os.path.lexists(path):
-        raise naming.exists(path)
-    new = naming.NewFile(path, durable=durable, replace=replace)
+        raise files.exists(path)
+    new = files.NewFile(path, durable=durable, replace=replace)
     lock: WriterLock | None = None
     try:
         with new as fd:

@@ -1,4 +1,7 @@
-"""How a file gets its name: whole and durable first, named afterwards, so that nobody ever meets half of one."""
+"""Files: how one is opened, and how a new one gets its name.
+
+A new file is whole and durable first and named afterwards, so that nobody ever meets half of one.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,30 @@ import contextlib
 import errno
 import os
 import secrets
+import stat
+
+from .errors import FormatError
+
+BINARY = getattr(os, "O_BINARY", 0)  # a flag of Windows; elsewhere there is no other mode
+READ = os.O_RDONLY | BINARY
+WRITE = os.O_RDWR | BINARY
+
+
+def require_regular(path: str) -> os.stat_result:
+    """The status of the file at ``path``; FormatError for a directory, pipe or device, which opening could block on."""
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
+        raise FormatError(f"{path}: not a regular file, so it cannot be a stream")
+    return status
 
 
 class NewFile(contextlib.AbstractContextManager[int]):
-    """The descriptor of a new file in the folder of ``path``, which gets that name when the block ends without an exception.
+    """The descriptor of a new file in the folder of ``path``, which gets that name when the block ends without an
+    exception.
 
-    ``durable`` flushes the file before and the folder after. ``replace`` takes the name from another file; otherwise FileExistsError.
-    The descriptor stays open inside the block only; the file under its temporary name is removed when the block fails.
+    ``durable`` flushes the file before and the folder after. ``replace`` takes the name from another file; otherwise
+    FileExistsError. The descriptor stays open inside the block only; the file under its temporary name is removed
+    when the block fails.
     """
 
     def __init__(self, path: str, *, durable: bool = True, replace: bool = False) -> None:
@@ -23,8 +43,7 @@ class NewFile(contextlib.AbstractContextManager[int]):
         self.temporary = os.path.join(self._folder, f".{name}.{secrets.token_hex(4)}.tmp")
 
     def __enter__(self) -> int:
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
-        self._fd = os.open(self.temporary, flags, 0o666)
+        self._fd = os.open(self.temporary, WRITE | os.O_CREAT | os.O_EXCL, 0o666)
         return self._fd
 
     def __exit__(self, kind: object, *_: object) -> None:
@@ -62,7 +81,8 @@ class NewFile(contextlib.AbstractContextManager[int]):
 
 
 def exists(path: str) -> FileExistsError:
-    return FileExistsError(errno.EEXIST, "the file exists; give another name, or open a stream with mode 'a' or 'w'", path)
+    text = "the file exists; give another name, or open a stream with mode 'a' or 'w'"
+    return FileExistsError(errno.EEXIST, text, path)
 
 
 def sync_folder(folder: str) -> None:
