@@ -74,7 +74,19 @@ cdef extern from "layout.h" nogil:
     evtape_entry evtape_load_entry(const uint8_t *at)
 
 cdef extern from "prefault.h" nogil:
+    ctypedef struct evtape_ahead:
+        pass
+    enum:
+        EVTAPE_ROOM_ALLOCATE
+        EVTAPE_ROOM_LARGE
     int evtape_room_make(int fd, void *base, int64_t start, int64_t stop, int populate)
+    evtape_ahead *evtape_ahead_start(int fd, void *base, int64_t reserved, int64_t ready, const int64_t *write_offset)
+    int64_t evtape_ahead_ready(evtape_ahead *ahead)
+    int64_t evtape_ahead_limit(evtape_ahead *ahead, int64_t end)
+    void evtape_ahead_mode(evtape_ahead *ahead, int populate, int write_back)
+    int evtape_ahead_wait(evtape_ahead *ahead, int64_t end)
+    void evtape_ahead_stop(evtape_ahead *ahead)
+    void evtape_ahead_forked(evtape_ahead *ahead)
 
 cdef extern from "region.h" nogil:
     const int64_t EVTAPE_RESERVE
@@ -125,6 +137,7 @@ def crc32_use(str rung, /):
 # -------------------------------------------------------------------------------------------- region
 
 
+@cython.final
 cdef class Mapping:
     """One mapping of the file. It lives as long as the last view of it, and never moves."""
     cdef uint8_t *base
@@ -167,10 +180,11 @@ cdef Mapping map_file(int fd, int64_t size, bint writable, str path):
 cdef class Region:
     """A file mapped into memory. `size` bytes of it may be touched; the file is extended under the mapping."""
     cdef readonly str path
-    cdef readonly int64_t size
+    cdef int64_t known  # bytes of the file that may be touched; with `ahead` there may be more
     cdef int fd
     cdef bint writable
     cdef Mapping mapping
+    cdef evtape_ahead *ahead  # makes room in the background, or NULL
     cdef object whole  # a memoryview of the mapping; every view that is handed out is a slice of it
     cdef list former  # mappings that were outgrown; other threads may still be storing through them
 
@@ -180,7 +194,10 @@ cdef class Region:
         self.writable = writable
         self.former = []
         self._map(size)
-        self.size = size
+        self.known = size
+
+    def __dealloc__(self):
+        evtape_ahead_stop(self.ahead)
 
     cdef _map(self, int64_t size):
         cdef Mapping mapping = map_file(self.fd, size, self.writable, self.path)
@@ -195,29 +212,71 @@ cdef class Region:
         return 0
 
     @property
+    def size(self):
+        """Bytes of the file that may be touched."""
+        return self._size()
+
+    cdef inline int64_t _size(self) noexcept:
+        return self.known if self.ahead == NULL else max(self.known, evtape_ahead_ready(self.ahead))
+
+    @property
+    def reach(self):
+        """How large the file can grow under the present mapping."""
+        return 0 if self.mapping is None else self.mapping.length
+
+    @property
     def faults(self):
         """Pages that could not be read or stored and were replaced by zeros."""
         cdef uint64_t faults = 0 if self.mapping is None else self.mapping.faults()
         return faults + sum([(<Mapping>m).faults() for m in self.former])
 
-    @cython.critical_section
     def grow(self, int64_t size, /):
-        """Allocate the file up to `size` bytes and cover them. Raises OSError and leaves the file as it was."""
+        """Allocate the file up to `size` bytes at least and cover them. Raises OSError and leaves the file as it was."""
         self._open()
         cdef int error
+        cdef int64_t start = self._size()
+        cdef uint8_t *base = self.mapping.base
         cdef bint fits = size <= self.mapping.length
-        cdef uint8_t *base = self.mapping.base if fits else NULL
-        cdef int64_t start = self.size
         with nogil:
-            error = evtape_room_make(self.fd, base, start, size, base != NULL)
+            if self.ahead != NULL:
+                error = evtape_ahead_wait(self.ahead, size)
+            elif fits:
+                error = evtape_room_make(self.fd, base, start, size, EVTAPE_ROOM_LARGE)
+            else:
+                error = evtape_room_make(self.fd, NULL, start, size, EVTAPE_ROOM_ALLOCATE)
         if error == ENOTSUP:
             os.ftruncate(self.fd, size)
             error = 0
         if error != 0:
             raise errors.named(OSError(error, ""), self.path, f"making room for {size} bytes")
-        if not fits:
-            self._map(size)
-        self.size = size
+        self.cover(max(size, self._size()))
+
+    def run_ahead(self, bint write_back, /):
+        """Let a native thread make room ahead of WriteOffset, once the stream is large enough to pay for one.
+
+        It also lets go of memory behind, and with `write_back` starts to write it to the disk. False where there is no such thread.
+        """
+        self._open()
+        if self.ahead == NULL:
+            self.ahead = evtape_ahead_start(
+                self.fd, self.mapping.base, self.mapping.length, self.known, <const int64_t *>self.mapping.base
+            )
+            if self.ahead != NULL:
+                evtape_ahead_mode(self.ahead, EVTAPE_ROOM_LARGE, write_back)
+        return self.ahead != NULL
+
+    def stop_ahead(self):
+        """End the thread. No appender may hold on to it: see `Appender.pause`."""
+        cdef evtape_ahead *ahead = self.ahead
+        self.known = self._size()
+        self.ahead = NULL
+        with nogil:
+            evtape_ahead_stop(ahead)
+
+    def forked(self):
+        """In a forked child, which has no such thread: forget it."""
+        evtape_ahead_forked(self.ahead)
+        self.ahead = NULL
 
     @cython.critical_section
     def cover(self, int64_t size, /):
@@ -225,14 +284,14 @@ cdef class Region:
         self._open()
         if size > self.mapping.length:
             self._map(size)
-        self.size = size
+        self.known = size
 
     @cython.critical_section
     def view(self, int64_t start, int64_t stop, /):
         """The bytes [start, stop) without a copy. Writable if the region is."""
         self._open()
-        if not 0 <= start <= stop <= self.size:
-            raise ValueError(f"{self.path}: bytes {start} to {stop} are not within its {self.size}")
+        if not 0 <= start <= stop <= self._size():
+            raise ValueError(f"{self.path}: bytes {start} to {stop} are not within its {self._size()}")
         return self.whole[start:stop]
 
     def load_header(self):
@@ -259,6 +318,7 @@ cdef class Region:
     @cython.critical_section
     def close(self):
         """Let go of the mapping. Views stay valid and keep it alive."""
+        self.stop_ahead()
         self.mapping = None
         self.whole = None
         self.former = []
@@ -290,6 +350,7 @@ cdef class Appender:
     cdef Region region
     cdef Mapping mapping  # keeps base alive while this appender may store through it
     cdef uint8_t *base
+    cdef evtape_ahead *ahead  # the region's; asked for more room before Python is
     cdef readonly int64_t offset
     cdef readonly int64_t count
     cdef readonly int64_t last_timestamp
@@ -320,10 +381,28 @@ cdef class Appender:
     cdef int _make_room(self, int64_t end) except -1:
         """The slow path, without the gate held: makes room up to `end` or raises."""
         self.room(end)
-        if self.mapping is not self.region.mapping and self.region.mapping is not None:
+        self._enter_long()
+        if self.region.mapping is not None:
             self.mapping = self.region.mapping
             self.base = self.mapping.base
+            self.ahead = self.region.ahead
+        evtape_gate_leave_long(&self.gate)
         return 0
+
+    cdef int _enter_long(self) except -1:
+        while not evtape_gate_try_long(&self.gate):
+            with nogil:
+                evtape_gate_wait(&self.gate)
+        return 0
+
+    cdef inline bint _fits(self, int64_t end) noexcept nogil:
+        """Whether there is room up to `end`, with the gate held. Half way through what was made ahead, more is asked for."""
+        if end <= self.limit:
+            return True
+        if self.limit == 0 or self.ahead == NULL:
+            return False
+        self.limit = evtape_ahead_limit(self.ahead, end)
+        return end <= self.limit
 
     cdef int _fault(self) except -1:
         self.room(-1)
@@ -344,7 +423,7 @@ cdef class Appender:
                 with nogil:
                     evtape_gate_wait(&self.gate)
                 continue
-            if self.offset + EVTAPE_ENTRY_SIZE + size <= self.limit:
+            if self._fits(self.offset + EVTAPE_ENTRY_SIZE + size):
                 break
             evtape_gate_leave(&self.gate)
             self._make_room(self.offset + EVTAPE_ENTRY_SIZE + size)
@@ -450,11 +529,8 @@ cdef class Appender:
         cdef int64_t ordinal
         cdef bint faulted
         while True:
-            if not evtape_gate_try_long(&self.gate):
-                with nogil:
-                    evtape_gate_wait(&self.gate)
-                continue
-            if self.offset + total <= self.limit:
+            self._enter_long()
+            if self._fits(self.offset + total):
                 break
             evtape_gate_leave_long(&self.gate)
             self._make_room(self.offset + total)
@@ -495,12 +571,17 @@ cdef class Appender:
         self.count += n
         evtape_publish(self.base, self.offset, self.count)
 
+    def pause(self):
+        """Let go of the background thread, which may end now; `limit` stays."""
+        self._enter_long()
+        self.ahead = NULL
+        evtape_gate_leave_long(&self.gate)
+
     def halt(self):
         """Wait for a batch in another thread to end, then write no more: limit is 0 from here on."""
-        while not evtape_gate_try_long(&self.gate):
-            with nogil:
-                evtape_gate_wait(&self.gate)
+        self._enter_long()
         self.limit = 0
+        self.ahead = NULL
         self.mapping = None
         evtape_gate_leave_long(&self.gate)
 
@@ -552,8 +633,8 @@ cdef class Scanner:
         cdef Mapping mapping = self.region.mapping
         cdef int reason
         self.region._open()
-        if not 0 <= bound <= self.region.size:
-            raise ValueError(f"{self.region.path}: bound {bound} is not within its {self.region.size} bytes")
+        if not 0 <= bound <= self.region._size():
+            raise ValueError(f"{self.region.path}: bound {bound} is not within its {self.region._size()} bytes")
         if offsets is not None:
             room = into_offsets.shape[0]
             po = &into_offsets[0] if room else NULL
@@ -686,8 +767,8 @@ cdef class Events:
         self, Region region, int64_t offset, int64_t ordinal, int64_t bound, int64_t stop, bint check, problem
     ):
         region._open()
-        if not EVTAPE_HEADER_SIZE <= offset <= bound <= region.size:
-            raise ValueError(f"{region.path}: bytes {offset} to {bound} are not within its {region.size}")
+        if not EVTAPE_HEADER_SIZE <= offset <= bound <= region._size():
+            raise ValueError(f"{region.path}: bytes {offset} to {bound} are not within its {region._size()}")
         self.region = region
         self.mapping = region.mapping
         self.whole = PyMemoryView_FromObject(region.whole).toreadonly()

@@ -82,6 +82,21 @@ class Region:
             os.ftruncate(self._fd, before)
             raise errors.named(error, self.path, f"making room for {size} bytes") from None
 
+    @property
+    def reach(self) -> int:
+        """How large the file can grow under the present mapping."""
+        return 0 if self._closed else sys.maxsize
+
+    def run_ahead(self, write_back: bool, /) -> bool:
+        """Let a native thread make room ahead of WriteOffset. There is none here."""
+        return False
+
+    def stop_ahead(self) -> None:
+        """End the thread."""
+
+    def forked(self) -> None:
+        """In a forked child, which has no such thread: forget it."""
+
     def cover(self, size: int, /) -> None:
         """Take note that the file now has `size` bytes."""
         self._open()
@@ -313,6 +328,9 @@ class Appender:
                 self.last_timestamp = timestamp
                 self._publish(at, ordinal + len(items))
             return ordinal
+
+    def pause(self) -> None:
+        """Let go of the background thread, which may end now; `limit` stays."""
 
     def halt(self) -> None:
         """Wait for a batch in another thread to end, then write no more: limit is 0 from here on."""

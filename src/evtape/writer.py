@@ -64,7 +64,7 @@ class Writer(Tape):
             self._appender = core.Appender(region, last, self._room)
             self._synced = self._appender.offset
             if capacity > size:
-                self._grow(capacity)
+                region.grow(capacity)
             self._appender.limit = region.size
         except BaseException:
             os.close(fd)
@@ -150,21 +150,32 @@ class Writer(Tape):
                 raise errors.faulted(self.path)
             if end > self._appender.limit:
                 self._grow(end)
-                self._appender.limit = self._region.size
 
     def _grow(self, end: int) -> None:
-        step = min(max(self._region.size, _STEP_MIN), _STEP_MAX)
+        """Extend the file to ``end`` and a step beyond, in the background from here on where the core can."""
+        region = self._region
+        if end > region.reach:
+            self._stop_ahead()
+        elif region.run_ahead(self._durability != "none"):
+            region.grow(end)
+            return  # the core moves the limit itself, so that it can ask for more before the room is used up
+        step = min(max(region.size, _STEP_MIN), _STEP_MAX)
         try:
-            self._region.grow(_round_up(end + step, _STEP_MIN))
+            region.grow(_round_up(end + step, _STEP_MIN))
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise
-            self._region.grow(_round_up(end, 4096))  # not a step ahead, but what this event needs
+            region.grow(end)  # not a step ahead, but what this event needs
+        self._appender.limit = region.size
+
+    def _stop_ahead(self) -> None:
+        self._appender.pause()
+        self._region.stop_ahead()
 
     def _fail(self, failure: Callable[[], Exception]) -> None:
         """From here on every write raises ``failure()``."""
         self._failure = failure
-        self._appender.limit = 0
+        self._appender.halt()
 
     def _refusal(self) -> Exception:
         return errors.closed(self.path) if self._failure is None else self._failure()
@@ -225,7 +236,8 @@ class Writer(Tape):
     def _shut(self, cut: bool) -> None:
         fd, self._fd = self._fd, -1
         end = self._appender.offset
-        self._fail(lambda: errors.closed(self.path))
+        self._failure = lambda: errors.closed(self.path)
+        self._appender.limit = 0
         self._region.close()
         _writers.discard(self)
         try:
@@ -237,11 +249,10 @@ class Writer(Tape):
 
     def _forked(self) -> None:
         """In the child after a fork: the parent goes on writing, this copy must not."""
-        self._fail(
-            lambda: ReadOnlyError(
-                f"{self.path}: the writer was opened before fork(); the child must open the stream itself"
-            )
-        )
+        text = f"{self.path}: the writer was opened before fork(); the child must open the stream itself"
+        self._failure = lambda: ReadOnlyError(text)
+        self._appender.limit = 0  # and not halt(): a thread that the child does not have may be inside the appender
+        self._region.forked()
         self._ticker = None
         self._slow = threading.RLock()
         self._lock.abandon()
@@ -379,6 +390,12 @@ def _create(path: str, durable: bool, replace: bool) -> WriterLock:
     return lock
 
 
+def _before_fork() -> None:
+    # A process with a second thread should not fork; the background thread comes back when room is asked for again.
+    for writer in list(_writers):
+        writer._stop_ahead()
+
+
 def _after_fork_in_child() -> None:
     for writer in list(_writers):
         writer._forked()
@@ -386,4 +403,4 @@ def _after_fork_in_child() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+    os.register_at_fork(before=_before_fork, after_in_child=_after_fork_in_child)

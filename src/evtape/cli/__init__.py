@@ -1,0 +1,147 @@
+"""The command line: one module here is one command, named like it, held in its attribute ``command``.
+
+To add a command, add a file. Modules whose names begin with an underscore are shared parts. A command returns its exit code (None is 0)
+and raises what goes wrong; what a person is told and which code it means is decided here.
+
+Exit codes: 0 good, 1 data damaged or lost, 2 wrong use or not a stream.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pkgutil
+import sys
+import warnings
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any
+
+import click
+
+import evtape
+
+GOOD, DAMAGED, WRONG = 0, 1, 2
+
+# What to do about an error of the operating system. Those listed are wrong use; others mean that data was lost.
+_ADVICE: dict[type[OSError], str] = {
+    FileNotFoundError: "check the name",
+    FileExistsError: "nothing was overwritten",
+    PermissionError: "check its permissions",
+    IsADirectoryError: "give a file",
+    NotADirectoryError: "check the folder",
+}
+
+
+class InputError(click.ClickException):
+    """The input of a command is damaged: exit code 1."""
+
+    exit_code = DAMAGED
+
+
+class Commands(click.Group):
+    """Finds commands by the names of the modules beside it and imports one when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self.list_commands(ctx):
+            return None
+        command = import_module(f"{__name__}.{cmd_name}").command
+        assert isinstance(command, click.Command)
+        return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        # Here and not around main(), because click answers a broken pipe with an exit code of its own there.
+        try:
+            code = super().invoke(ctx)
+            sys.stdout.flush()
+            return code
+        except KeyboardInterrupt:
+            return 130
+        except BrokenPipeError:
+            _drop_stdout()  # who read it has seen enough, as in "evtape cat x.tape | head"
+            return GOOD
+        except (evtape.Error, OSError) as error:
+            tell(told(error))
+            return code_of(error)
+
+
+@click.group(
+    cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}, no_args_is_help=False
+)
+@click.version_option(evtape.__version__, message=f"evtape %(version)s, {evtape.backend} core")
+def commands() -> None:
+    """Append-only streams of timestamped events in a memory-mapped file.
+
+    Exit codes: 0 good, 1 data damaged or lost, 2 wrong use or not a stream. Times are nanoseconds since 1970 or ISO 8601, for
+    instance 2026-11-22T20:59:01.123456789Z, wherever they go in or come out.
+    """
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command and return its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError):  # a name that is no text must not end in a traceback
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    warnings.simplefilter("always", evtape.RecoveryWarning)
+    warnings.showwarning = _show_warning
+    try:
+        code = commands.main(list(arguments) or ["--help"], prog_name="evtape", standalone_mode=False)
+        return code if isinstance(code, int) and arguments else GOOD if arguments else WRONG
+    except click.ClickException as error:
+        context = getattr(error, "ctx", None)
+        name = context.command_path if context is not None else "evtape"
+        advice = f" See '{name} --help'." if isinstance(error, click.UsageError) else ""
+        tell(error.format_message() + advice, name)
+        return error.exit_code
+    except click.Abort:
+        return 130
+
+
+def tell(message: str, name: str = "evtape") -> None:
+    """One line to the person on stderr, whatever is in ``message``."""
+    with contextlib.suppress(OSError):
+        print(f"{name}: {' '.join(message.split())}", file=sys.stderr, flush=True)
+
+
+def told(error: Exception) -> str:
+    """The message of an expected error: the file, the value, what to do."""
+    if not isinstance(error, OSError) or error.strerror is None:
+        return str(error)
+    advice = next((text for kind, text in _ADVICE.items() if isinstance(error, kind)), "")
+    name = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, (str, bytes)) else ""
+    known = advice and advice not in error.strerror and ";" not in error.strerror
+    return f"{name}{error.strerror}{'; ' + advice if known else ''}"
+
+
+def code_of(error: Exception) -> int:
+    """Exit code for an expected error."""
+    if isinstance(error, (evtape.CorruptError, evtape.TruncatedError)):
+        return DAMAGED
+    if isinstance(error, OSError) and not isinstance(error, tuple(_ADVICE)):
+        return DAMAGED
+    return WRONG
+
+
+def open_to_read(path: str) -> evtape.Reader:
+    """The stream at ``path``. One whose header is unusable over valid events is damaged, which is another exit code than no stream."""
+    try:
+        return evtape.open(path)
+    except evtape.FormatError as error:
+        if evtape.verify(path).state == "damaged":
+            raise InputError(str(error)) from error
+        raise
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+    tell(f"{'' if issubclass(category, evtape.RecoveryWarning) else category.__name__ + ': '}{message}")
+
+
+def _drop_stdout() -> None:
+    """Let what is still buffered go nowhere, so that the interpreter does not complain about it at its end."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)

@@ -1,0 +1,140 @@
+"""What people look at: numbers, pictures of block characters, progress bars. Pictures and bars only where a terminal looks on."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
+
+_BLOCKS = " ▁▂▃▄▅▆▇█"
+_BARS = " ▏▎▍▌▋▊▉█"
+_BAR_AFTER = 0.4  # seconds; a shorter job needs no bar
+_BAR_EVERY = 0.1
+
+
+def console() -> Console:
+    """Standard output. In a pipe no escape codes are written and nothing is cut or wrapped."""
+    from rich.console import Console
+
+    result = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
+    if not result.is_terminal:
+        result.width = 100
+    return result
+
+
+def has_pictures(out: Console) -> bool:
+    """Whether block characters make sense there."""
+    return out.is_terminal and not out.options.ascii_only
+
+
+def pairs(out: Console, rows: Sequence[tuple[str, str]]) -> None:
+    """Names and values, one a line, values aligned."""
+    from rich.text import Text
+
+    width = max(len(name) for name, _ in rows)
+    for name, value in rows:
+        out.print(Text.assemble((f"{name:<{width}}  ", "cyan"), value))
+
+
+# ------------------------------------------------------------------------------------------------------------------- numbers
+
+
+def bytes_text(size: float) -> str:
+    """A size with its unit, decimal, for instance ``12.3 MB``."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:,.0f} B" if unit == "B" else f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:,.1f} TB"
+
+
+def duration_text(nanoseconds: float) -> str:
+    """A duration with its unit, for instance ``3.21 ms``; long ones as days and clock time."""
+    for limit, unit, scale in ((1e3, "ns", 1), (1e6, "µs", 1e3), (1e9, "ms", 1e6), (60e9, "s", 1e9)):
+        if nanoseconds < limit:
+            return f"{nanoseconds / scale:.3g} {unit}"
+    minutes, seconds = divmod(int(nanoseconds // 10**9), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    return (f"{days:,} d " if days else "") + f"{hours:02d}:{minutes:02d}:{seconds:02d}"
+
+
+# ------------------------------------------------------------------------------------------------------------------ pictures
+
+
+def sparkline(values: Sequence[float]) -> str:
+    """One line of blocks, as high as the values; what is above zero is always seen."""
+    top = max(values, default=0) or 1
+    return "".join(_BLOCKS[max(round(value / top * 8), 1 if value > 0 else 0)] for value in values)
+
+
+def chart(values: Sequence[float], height: int) -> list[str]:
+    """``height`` lines of blocks, the top one first."""
+    top = max(values, default=0) or 1
+    eighths = [max(round(value / top * height * 8), 1 if value > 0 else 0) for value in values]
+    return ["".join(_BLOCKS[min(max(high - row * 8, 0), 8)] for high in eighths) for row in reversed(range(height))]
+
+
+def bar(share: float, width: int) -> str:
+    """A bar of ``share`` (0 to 1) of ``width`` characters, to an eighth of one."""
+    eighths = max(round(share * width * 8), 1 if share > 0 else 0)
+    return ("█" * (eighths // 8) + _BARS[eighths % 8].strip())[:width]
+
+
+# ------------------------------------------------------------------------------------------------------------------ progress
+
+
+@contextlib.contextmanager
+def progress(what: str) -> Iterator[Callable[[int, int], None] | None]:
+    """A function to call with (bytes done, bytes in all), or None where nobody looks on. Shows a bar when the job takes longer.
+
+    There is no thread behind it: the bar moves when the function is called, so that a tracer sees nothing of it.
+    """
+    if not sys.stderr.isatty():
+        yield None
+        return
+    bars = _Bar(what)
+    try:
+        yield bars.update
+    finally:
+        bars.stop()
+
+
+class _Bar:
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._next = time.monotonic() + _BAR_AFTER
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+
+    def update(self, done: int, total: int) -> None:
+        now = time.monotonic()
+        if now < self._next:
+            return
+        self._next = now + _BAR_EVERY
+        if self._bar is None:
+            self._start()
+        assert self._bar is not None
+        assert self._task is not None
+        self._bar.update(self._task, completed=done, total=max(total, done), refresh=True)
+
+    def _start(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(None), DownloadColumn(), TransferSpeedColumn())
+        self._bar = Progress(
+            *columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True, auto_refresh=False
+        )
+        self._task = self._bar.add_task(self._what)
+        self._bar.start()
+
+    def stop(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()

@@ -1,0 +1,121 @@
+"""``evtape cat``: events as text, as JSON lines, or their payloads alone."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import sys
+from collections.abc import Callable, Iterable, Iterator
+
+import click
+
+import evtape
+
+from . import DAMAGED, GOOD, _framing, open_to_read, tell
+from ._json import line_of
+from ._times import TIME, iso
+
+
+@click.command()
+@click.argument("path", type=click.Path())
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per line; 'evtape append --json' reads it back.")
+@click.option("--framing", type=click.Choice(_framing.NAMES), help="Payloads alone, as 'evtape append' reads them.")
+@click.option("--from", "start", type=TIME, help="Events at this time or later.")
+@click.option("--to", "end", type=TIME, help="Events before this time.")
+@click.option("-n", "count", type=int, help="The first N events; -N the last ones.")
+def command(
+    path: str, as_json: bool, framing: str | None, start: int | None, end: int | None, count: int | None
+) -> int:
+    """Print the events of a stream.
+
+    One line per event: its time, then its payload as text, in which anything that is not printable is escaped; on a terminal a
+    payload that is not text is cut at the edge. With --json or --framing the payload is exact.
+
+    Ends at what is published when it begins. Damaged events are left out, named on stderr, and make the exit code 1.
+    """
+    if as_json and framing:
+        raise click.UsageError("give --json or --framing, not both")
+    form: Callable[[evtape.Event], bytes]
+    if framing:
+        frame = _framing.framed(framing)
+        form = lambda event: frame(event.data)  # noqa: E731 (one of three ways to print an event)
+    else:
+        form = line_of if as_json else _text_form()
+    damage = _Damage()
+    write = sys.stdout.buffer.write
+    with open_to_read(path) as tape:
+        for event in damage.others(_selected(tape, start, end, count)):
+            write(form(event))
+    return damage.report()
+
+
+def _selected(tape: evtape.Reader, start: int | None, end: int | None, count: int | None) -> Iterable[evtape.Event]:
+    """The events asked for. Without a reason to know more than the beginning, nothing but the events is read."""
+    if start is None and end is None and (count is None or count >= 0):
+        return tape if count is None else itertools.islice(tape, count)
+    selection = tape.between(starting_at=start, ending_before=end)
+    if count is not None:
+        selection = selection[:count] if count >= 0 else selection[count:]
+    if isinstance(selection.ordinals, range):
+        return selection
+    return map(selection.__getitem__, range(len(selection)))  # unlike a generator it goes on after an exception
+
+
+class _Damage:
+    """Leaves out events that are damaged and remembers them."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._first: evtape.CorruptError | None = None
+
+    def others(self, events: Iterable[evtape.Event]) -> Iterator[evtape.Event]:
+        iterator = iter(events)
+        while True:
+            try:
+                yield next(iterator)
+            except StopIteration:
+                return
+            except evtape.CorruptError as error:
+                self._count += 1
+                self._first = self._first or error
+                if error.reason != "checksum":  # where the next event begins is not known
+                    return
+
+    def report(self) -> int:
+        if self._first is None:
+            return GOOD
+        sys.stdout.flush()
+        tell(str(self._first) + (f" ({self._count - 1} more are left out)" if self._count > 1 else ""))
+        return DAMAGED
+
+
+# -------------------------------------------------------------------------------------------------------------------- text
+
+
+def _text_form() -> Callable[[evtape.Event], bytes]:
+    """What makes a line of an event. An escape sequence in a payload never reaches the terminal."""
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+    def form(event: evtape.Event) -> bytes:
+        data = event.data
+        text = str(data, "utf-8", "backslashreplace")
+        if not text.isprintable():
+            text = _escaped(data, text, width)
+        return f"{iso(event.timestamp)} {text}\n".encode()
+
+    return form
+
+
+def _escaped(data: memoryview, text: str, width: int | None) -> str:
+    if width is not None and b"\0" in bytes(data[:64]):
+        room = max(width - 50, 8)  # beside the time and the size
+        text = text[:room]
+        short = "".join(map(_visible, text))[:room]
+        return f"{short}… ({len(data):,} bytes)"
+    return "".join(map(_visible, text))
+
+
+def _visible(character: str) -> str:
+    if character.isprintable() or character == "\t":
+        return character
+    return character.encode("unicode_escape").decode()
