@@ -92,6 +92,7 @@ cdef extern from "region.h" nogil:
     const int64_t EVTAPE_RESERVE
     int evtape_map(int fd, int64_t length, int writable, uint8_t **base)
     void evtape_unmap(uint8_t *base, int64_t length)
+    void evtape_let_go(uint8_t *base, int64_t start, int64_t stop)
     int evtape_flush(int fd, uint8_t *base, int64_t start, int64_t stop)
 
 
@@ -304,6 +305,11 @@ cdef class Region:
         """Publish (WriteOffset, EventCount)."""
         self._open()
         evtape_publish(self.mapping.base, write_offset, event_count)
+
+    def let_go(self, int64_t start, int64_t stop, /):
+        """Take the pages of [start, stop) out of this process's memory; the next look at them brings them back."""
+        self._open()
+        evtape_let_go(self.mapping.base, start, stop)
 
     def flush(self, int64_t start, int64_t stop, /):
         """Make the pages of [start, stop) durable."""
@@ -571,6 +577,13 @@ cdef class Appender:
         self.count += n
         evtape_publish(self.base, self.offset, self.count)
 
+    def position(self):
+        """(WriteOffset, EventCount, timestamp of the last event) of one moment."""
+        self._enter_long()
+        position = self.offset, self.count, self.last_timestamp
+        evtape_gate_leave_long(&self.gate)
+        return position
+
     def pause(self):
         """Let go of the background thread, which may end now; `limit` stays."""
         self._enter_long()
@@ -609,11 +622,13 @@ cdef class Scanner:
     cdef readonly int64_t zero_offset
     cdef readonly int64_t recorded  # how many elements of the arrays the last run filled
 
-    def __init__(self, Region region, int64_t offset=EVTAPE_HEADER_SIZE, int64_t ordinal=0):
+    def __init__(
+        self, Region region, int64_t offset=EVTAPE_HEADER_SIZE, int64_t ordinal=0, int64_t last_timestamp=INT64_MIN
+    ):
         self.region = region
         self.offset = offset
         self.ordinal = ordinal
-        self.last_timestamp = INT64_MIN
+        self.last_timestamp = last_timestamp
         self.unsorted_at = -1
         self.zero_ordinal = -1
         self.zero_offset = -1

@@ -31,6 +31,10 @@ static inline void evtape_unmap(uint8_t *base, int64_t length) {
     UnmapViewOfFile(base);
 }
 
+static inline void evtape_let_go(uint8_t *base, int64_t start, int64_t stop) {
+    (void)base, (void)start, (void)stop; /* the system trims the working set by itself */
+}
+
 static inline int evtape_flush(int fd, uint8_t *base, int64_t start, int64_t stop) {
     if (!FlushViewOfFile(base + start, (SIZE_T)(stop - start)))
         return EIO;
@@ -75,6 +79,16 @@ static inline int evtape_map(int fd, int64_t length, int writable, uint8_t **bas
 
 static inline void evtape_unmap(uint8_t *base, int64_t length) {
     munmap(base, (size_t)length);
+}
+
+/* Takes the whole pages within [start, stop) out of the page table. The mapping is shared and of a
+ * file, so nothing is lost: the pages stay in the page cache, where the kernel can drop them. */
+static inline void evtape_let_go(uint8_t *base, int64_t start, int64_t stop) {
+    int64_t page = (int64_t)sysconf(_SC_PAGESIZE);
+    int64_t first = (start + page - 1) & ~(page - 1);
+    int64_t last = stop & ~(page - 1);
+    if (last > first)
+        (void)madvise(base + first, (size_t)(last - first), MADV_DONTNEED);
 }
 
 /* Makes [start, stop) durable, whole pages of it. macOS needs F_FULLFSYNC for what Linux calls a

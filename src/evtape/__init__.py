@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 from typing import Literal, overload
 
+from . import guard
 from ._backend import backend, core
 from .errors import (
     ClosedError,
@@ -31,7 +32,7 @@ from .reader import Reader, Tape
 from .recovery import recover
 from .slices import Slice
 from .walk import Problem, Report, verify
-from .writer import Durability, Writer, open_writer
+from .writer import Durability, Options, Writer, open_writer
 
 __version__ = "0.1.0"
 
@@ -55,6 +56,7 @@ __all__ = [
     "TruncatedError",
     "Writer",
     "backend",
+    "guard",
     "open",
     "recover",
     "verify",
@@ -112,4 +114,4 @@ def open(
         raise ValueError(f"{name}: capacity must not be negative, not {capacity}")
     if not interval > 0:
         raise ValueError(f"{name}: interval must be positive seconds, not {interval}")
-    return open_writer(name, mode, capacity=capacity, durability=durability, interval=interval, verify=verify)
+    return open_writer(name, mode, Options(capacity, durability, interval, verify))

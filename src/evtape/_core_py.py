@@ -166,6 +166,15 @@ class Region:
         self._header[1] = _le(event_count)
         self._header[0] = _le(write_offset)
 
+    def let_go(self, start: int, stop: int, /) -> None:
+        """Take the pages of [start, stop) out of this process's memory; the next look at them brings them back."""
+        if self._writable and stop > start and hasattr(mmap, "MADV_DONTNEED"):
+            page = mmap.PAGESIZE
+            first = -(-start // page) * page
+            if stop // page * page > first:
+                mapping: Any = self._whole.obj
+                mapping.madvise(mmap.MADV_DONTNEED, first, stop // page * page - first)
+
     def flush(self, start: int, stop: int, /) -> None:
         """Make the pages of [start, stop) durable."""
         self._open()
@@ -329,6 +338,11 @@ class Appender:
                 self._publish(at, ordinal + len(items))
             return ordinal
 
+    def position(self) -> tuple[int, int, int]:
+        """(WriteOffset, EventCount, timestamp of the last event) of one moment."""
+        with self._lock:
+            return self.offset, self.count, self.last_timestamp
+
     def pause(self) -> None:
         """Let go of the background thread, which may end now; `limit` stays."""
 
@@ -356,11 +370,13 @@ def _payload(data: Any, path: str, where: str = "") -> memoryview:
 class Scanner:
     """Walks entries in bulk. It stands at `offset`, before event `ordinal`, and remembers what it has met."""
 
-    def __init__(self, region: Region, offset: int = HEADER_SIZE, ordinal: int = 0) -> None:
+    def __init__(
+        self, region: Region, offset: int = HEADER_SIZE, ordinal: int = 0, last_timestamp: int = TIME_MIN
+    ) -> None:
         self._region = region
         self.offset = offset
         self.ordinal = ordinal
-        self.last_timestamp = TIME_MIN
+        self.last_timestamp = last_timestamp
         self.unsorted_at = -1  # the first event with a lower timestamp than the one before it, or -1
         self.zero_ordinal = -1  # the first entry of sixteen zero bytes, or -1
         self.zero_offset = -1

@@ -54,7 +54,11 @@ class ClosedError(Error, ValueError):
 
 
 class RecoveryWarning(UserWarning):
-    """Opening for append found the tail of an interrupted writer and repaired the stream. Carries the ``Report``."""
+    """Opening for append found the tail of an interrupted writer and repaired the stream. Has the ``report`` of it."""
+
+    def __init__(self, message: str, report: Any = None) -> None:
+        super().__init__(message)
+        self.report = report
 
 
 def payload_too_large(path: str, size: int, where: str = "") -> ValueError:

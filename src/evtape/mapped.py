@@ -6,7 +6,7 @@ import os
 import sys
 from typing import Any, Self
 
-from . import errors
+from . import errors, guard
 from ._backend import core
 from .errors import ReadOnlyError
 from .files import BINARY, require_regular
@@ -36,6 +36,7 @@ class MappedFile:
             raise ValueError(f"{self.path}: mode must be 'r', 'r+', 'x' or 'w', not {mode!r}")
         if mode in ("r", "r+"):
             require_regular(self.path)
+        guard.ensure()
         self.writable = mode != "r"
         if mode == "w" and os.path.lexists(self.path):
             os.unlink(self.path)  # who has the old file mapped keeps it; truncating in place would pull it away

@@ -9,7 +9,7 @@ from typing import Any, Literal, Self, overload
 import numpy as np
 import numpy.typing as npt
 
-from . import errors
+from . import errors, guard
 from ._backend import core
 from ._format import FIRST_OFFSET, HEADER_SIZE
 from ._pickle import restore_reader
@@ -30,6 +30,7 @@ class Tape(Sequence[core.Event]):
     verify_payloads: bool  #: whether a checksum is compared when a payload is handed out
 
     def __init__(self, path: str, fd: int, region: core.Region, verify: bool) -> None:
+        guard.ensure()
         self.path = path
         self.verify_payloads = verify
         self._fd = fd

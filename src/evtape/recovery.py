@@ -13,6 +13,7 @@ import warnings
 
 import numpy as np
 
+from . import sidecar
 from ._backend import core
 from ._format import ENTRY_SIZE, FIRST_OFFSET, HEADER
 from .errors import CorruptError, FormatError, RecoveryWarning
@@ -62,35 +63,64 @@ def recover(
         lock.release()
 
 
-def repair_for_append(path: str, fd: int) -> Report | None:
-    """Make the stream in ``fd`` ready for a writer, who holds its lock. Returns None when it has no events and
-    nothing is wrong.
+def repair_for_append(path: str, fd: int) -> Report:
+    """Make the stream in ``fd`` ready for a writer, who holds its lock.
 
-    A torn tail is quarantined, cut and reported by a RecoveryWarning. Raises CorruptError for damage with intact
-    events after it, FormatError for a file that is no stream or whose end is unknown.
+    A torn tail is quarantined, cut and reported by a RecoveryWarning. Raises CorruptError for damage with intact events
+    after it, FormatError for a file that is no stream or whose end is unknown.
     """
-    report = _require_stream(walk(path, fd))
+    report, tail_only = _examine(path, fd)
+    report = _require_stream(report)
     if any(problem.reason == "header" for problem in report.problems):
         raise FormatError(
             f"{path}: WriteOffset {report.write_offset} in the header is unusable, "
             "so the end of the stream is unknown; run 'evtape recover'"
         )
-    if report.lost:
-        intact = find_intact(fd, report)
-        if intact >= 0:
-            problem = next(p for p in report.problems if p.offset >= 0)
-            raise CorruptError(
-                f"{path}: event {problem.index} at offset {problem.offset} is damaged ({problem.reason}) "
-                f"and intact events follow at offset {intact}; "
-                "nothing was changed: see 'evtape verify' and 'evtape recover'",
-                problem.index,
-                problem.offset,
-                problem.reason,
-            )
+    if report.lost and not tail_only:
+        _refuse_damage_in_the_middle(fd, report)
     report = _repair(fd, report)
     if report.state == "damaged":
         warnings.warn(RecoveryWarning(_told(report), report), stacklevel=5)
     return report
+
+
+def _examine(path: str, fd: int) -> tuple[Report, bool]:
+    """Walk as much as needs to be walked; also whether all damage found lies past what is known to be durable.
+
+    What lies below the watermark was durable and good. On the same boot only a process can have died, which cannot
+    take back a store, so the headers above it are enough; after a power loss their payloads are compared too.
+    """
+    size = os.fstat(fd).st_size
+    mark: sidecar.Watermark | None = None
+    if size >= HEADER.size:
+        region = core.Region(fd, size, path)
+        try:
+            mark = sidecar.matching(path, region)
+        finally:
+            region.close()
+    if mark is None:
+        return walk(path, fd), False
+    start = (mark.offset, mark.count, mark.last_timestamp)
+    same_boot = any(mark.boot_id) and mark.boot_id == sidecar.boot_id()
+    report = walk(path, fd, start=start, check=not same_boot)
+    if report.lost and same_boot:  # then it was not only a process that died
+        return walk(path, fd), False
+    return report, True
+
+
+def _refuse_damage_in_the_middle(fd: int, report: Report) -> None:
+    intact = find_intact(fd, report)
+    problem = next((p for p in report.problems if p.offset >= 0), None)
+    if intact < 0 or problem is None:
+        return
+    raise CorruptError(
+        f"{report.path}: event {problem.index} at offset {problem.offset} is damaged ({problem.reason}) "
+        f"and intact events follow at offset {intact}; "
+        "nothing was changed: see 'evtape verify' and 'evtape recover'",
+        problem.index,
+        problem.offset,
+        problem.reason,
+    )
 
 
 def _require_stream(report: Report) -> Report:
@@ -161,6 +191,9 @@ def _repair(fd: int, report: Report) -> Report:
     if report.cut:
         report = dataclasses.replace(report, quarantine=_quarantine(fd, report))
     if report.state == "damaged":
+        sidecar.discard(
+            report.path
+        )  # first, so that a watermark above the cut can never meet what is appended there later
         region = core.Region(fd, report.size, report.path, True)
         try:
             region.store_header(report.end, report.events)

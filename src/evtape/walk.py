@@ -6,17 +6,20 @@ import dataclasses
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
-import numpy as np
-
-from . import errors
+from . import errors, guard
 from ._backend import core
 from ._format import FIRST_OFFSET, HEADER_SIZE, TIME_MIN
 from .files import READ, require_regular
 
 PROBLEMS_LISTED = 100  # further ones are counted; a lost disk must not fill the memory
 _PASS = 1 << 16  # entries per step, between two calls of the progress function
+
+_KEEP = 32 << 20  # bytes behind the walk that stay in memory
+
+Start = tuple[int, int, int]  # offset, ordinal and timestamp of the event before: where a walk begins
+WHOLE: Final[Start] = (FIRST_OFFSET, 0, TIME_MIN)
 
 Progress = Callable[[int, int], object]  # (bytes done, bytes in all)
 
@@ -90,15 +93,16 @@ def verify(path: str | os.PathLike[str], progress: Progress | None = None) -> Re
 # ---------------------------------------------------------------------------------------------- walk
 
 
-def walk(path: str, fd: int, progress: Progress | None = None) -> Report:
-    """Walk the stream in ``fd`` from its first entry and say what is there."""
+def walk(path: str, fd: int, progress: Progress | None = None, start: Start = WHOLE, check: bool = True) -> Report:
+    """Walk the stream in ``fd`` from ``start`` and say what is there. Without ``check`` payloads are not looked at."""
     size = os.fstat(fd).st_size
     if size < HEADER_SIZE:
-        return _Walk(path, size, (0, 0, 0)).invalid()
+        return _Walk(path, size, (0, 0, 0), check).invalid()
+    guard.ensure()
     region = core.Region(fd, size, path)
     try:
-        found = _Walk(path, size, region.load_header())
-        scanner = core.Scanner(region)
+        found = _Walk(path, size, region.load_header(), check)
+        scanner = core.Scanner(region, *start)
         found.run(region, scanner, progress)
         return found.report(scanner)
     finally:
@@ -108,8 +112,9 @@ def walk(path: str, fd: int, progress: Progress | None = None) -> Report:
 class _Walk:
     """What a walk has found so far."""
 
-    def __init__(self, path: str, size: int, header: tuple[int, int, int]) -> None:
+    def __init__(self, path: str, size: int, header: tuple[int, int, int], check: bool) -> None:
         self.path = path
+        self.check = check
         self.size = size
         self.write_offset, self.event_count, self.start_timestamp = header
         # With an unusable WriteOffset the file bounds the walk.
@@ -130,12 +135,16 @@ class _Walk:
             self.add("header", -1, -1, f"WriteOffset is {self.write_offset}, less than {FIRST_OFFSET}")
         elif not self.usable:
             self.add("truncated", -1, -1, f"the file has {self.size} bytes but WriteOffset is {self.write_offset}")
-        first = np.empty(1, np.int64)
-        if scanner.run(self.bound, 1, True, 1, None, first) is None and scanner.ordinal == 1:
-            self.first_timestamp = int(first[0])
+        first = core.Scanner(region)
+        if first.run(self.bound, 1) is None and first.ordinal == 1:
+            self.first_timestamp = first.last_timestamp
         reason: str | None = None
+        behind = scanner.offset
         while scanner.offset < self.bound and reason in (None, "checksum"):
-            reason = scanner.run(self.bound, _PASS, True)
+            reason = scanner.run(self.bound, _PASS, self.check)
+            if scanner.offset - behind > _KEEP:
+                region.let_go(behind, scanner.offset)
+                behind = scanner.offset
             if progress is not None:
                 progress(scanner.offset, self.bound)
             if reason is not None:

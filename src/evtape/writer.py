@@ -10,11 +10,12 @@ import time
 import warnings
 import weakref
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 
-from . import errors, files
+from . import errors, files, sidecar
 from ._backend import core
 from ._format import FIRST_OFFSET, HEADER, HEADER_SIZE, TIME_MIN
 from ._time import nanosecond_array
@@ -32,6 +33,17 @@ Durability = Literal["none", "close", "interval", "full"]
 _STEP_MIN = 1 << 16
 _STEP_MAX = 8 << 20
 
+
+@dataclass(frozen=True)
+class Options:
+    """How a stream is written; see ``evtape.open``."""
+
+    capacity: int = 0  #: bytes of room made before the first append
+    durability: Durability = "close"
+    interval: float = 1.0  #: seconds between flushes with durability "interval"
+    verify: bool = True  #: whether a checksum is compared when a payload is handed out
+
+
 _writers: weakref.WeakSet[Writer] = weakref.WeakSet()
 
 
@@ -44,11 +56,10 @@ class Writer(Tape):
     ``_room``.
     """
 
-    def __init__(
-        self, path: str, *, capacity: int, durability: Durability, interval: float, verify: bool, lock: WriterLock
-    ) -> None:
+    def __init__(self, path: str, options: Options, lock: WriterLock, new: bool) -> None:
         self._lock = lock
-        self._durability = durability
+        self._durability = options.durability
+        self._has_sidecar = False
         self._slow = threading.RLock()
         self._failure: Callable[[], Exception] | None = None
         fd = os.open(path, WRITE)
@@ -56,15 +67,15 @@ class Writer(Tape):
             if (os.fstat(fd).st_dev, os.fstat(fd).st_ino) != lock.identity:
                 raise errors.LockedError(f"{path}: the file was replaced while it was opened; try again")
             #: What opening found and repaired, or None for a stream that was just made.
-            self.recovered: Report | None = repair_for_append(path, fd)
+            self.recovered: Report | None = None if new else repair_for_append(path, fd)
             size = os.fstat(fd).st_size
             region = core.Region(fd, size, path, True)
-            super().__init__(path, fd, region, verify)
+            super().__init__(path, fd, region, options.verify)
             last = TIME_MIN if self.recovered is None else self.recovered.last_timestamp
             self._appender = core.Appender(region, last, self._room)
             self._synced = self._appender.offset
-            if capacity > size:
-                region.grow(capacity)
+            if options.capacity > size:
+                region.grow(options.capacity)
             self._appender.limit = region.size
         except BaseException:
             os.close(fd)
@@ -72,7 +83,7 @@ class Writer(Tape):
             raise
         self._bind()
         _writers.add(self)
-        self._ticker = _Ticker(self, interval) if durability == "interval" else None
+        self._ticker = _Ticker(self, options.interval) if options.durability == "interval" else None
 
     def _bind(self) -> None:
         """Put the core's method where ``append`` is looked up first.
@@ -192,20 +203,33 @@ class Writer(Tape):
         with self._slow:
             if self._failure is not None:
                 raise self._failure()
-            end = self._appender.offset
-            if end == self._synced:
-                return
-            try:
-                self._region.flush(self._synced, end)
-                self._region.flush(0, HEADER_SIZE)
-            except OSError as error:
-                message = (
-                    f"{self.path}: an earlier flush failed ({error.strerror}), so durability is unknown; "
-                    "open the stream again"
-                )
-                self._fail(lambda: Error(message))
-                raise
-            self._synced = end
+            if self._flush():
+                self._mark()
+
+    def _flush(self) -> bool:
+        """Flush what was appended since; whether there was any."""
+        end = self._appender.offset
+        if end == self._synced:
+            return False
+        try:
+            self._region.flush(self._synced, end)
+            self._region.flush(0, HEADER_SIZE)
+        except OSError as error:
+            message = (
+                f"{self.path}: an earlier flush failed ({error.strerror}), so durability is unknown; "
+                "open the stream again"
+            )
+            self._fail(lambda: Error(message))
+            raise
+        self._synced = end
+        return True
+
+    def _mark(self) -> None:
+        """Note in the sidecar what is durable now, so that opening after a crash need not walk it."""
+        offset, count, last = self._appender.position()
+        if offset == self._synced:
+            sidecar.store(self.path, sidecar.at(self._region, offset, count, last))
+            self._has_sidecar = True
 
     @property
     def synced(self) -> int:
@@ -228,10 +252,17 @@ class Writer(Tape):
                 self._appender.halt()
             try:
                 if not failed and self._durability != "none":
-                    self.sync()
-                    failed = self._failure is not None
+                    self._flush()
+                    self._leave_sidecar()
             finally:
                 self._shut(cut=self._failure is None)
+
+    def _leave_sidecar(self) -> None:
+        """A large stream keeps its watermark when it is closed; a small one is walked in a moment without."""
+        if self._synced >= sidecar.FROM_SIZE:
+            self._mark()
+        elif self._has_sidecar:
+            sidecar.discard(self.path)
 
     def _shut(self, cut: bool) -> None:
         fd, self._fd = self._fd, -1
@@ -342,33 +373,41 @@ def _cut(fd: int, end: int, durable: bool) -> None:
 # ---------------------------------------------------------------------------------------------- open
 
 
-def open_writer(
-    path: str, mode: str, *, capacity: int, durability: Durability, interval: float, verify: bool
-) -> Writer:
+def open_writer(path: str, mode: str, options: Options) -> Writer:
     """Open for "a", "x" or "w"; see ``evtape.open``."""
-    old: WriterLock | None = None
+    durable = options.durability != "none"
+    new = mode != "a" or not os.path.exists(path)
+    lock: WriterLock
     if mode == "w":
-        # A live writer of the stream to be replaced must not lose its name.
-        with contextlib.suppress(FileNotFoundError):
-            old = WriterLock(path)
+        lock = _replace(path, durable)
+    elif new:
+        try:
+            lock = _create(path, durable, replace=False)
+        except FileExistsError:
+            if mode != "a":
+                raise
+            new, lock = False, WriterLock(path)  # somebody else made it in between
+    else:
+        lock = WriterLock(path)
     try:
-        if mode != "a" or not os.path.exists(path):
-            try:
-                lock = _create(path, durable=durability != "none", replace=mode == "w")
-            except FileExistsError:
-                if mode != "a":
-                    raise
-                lock = WriterLock(path)
-        else:
-            lock = WriterLock(path)
-    finally:
-        if old is not None:
-            old.release()
-    try:
-        return Writer(path, capacity=capacity, durability=durability, interval=interval, verify=verify, lock=lock)
+        return Writer(path, options, lock, new)
     except BaseException:
         lock.release()
         raise
+
+
+def _replace(path: str, durable: bool) -> WriterLock:
+    """Make a new stream in the place of the old one, if there is one: its live writer must not lose its name."""
+    old: WriterLock | None = None
+    with contextlib.suppress(FileNotFoundError):
+        old = WriterLock(path)
+    try:
+        lock = _create(path, durable, replace=True)
+        sidecar.discard(path)
+        return lock
+    finally:
+        if old is not None:
+            old.release()
 
 
 def _create(path: str, durable: bool, replace: bool) -> WriterLock:

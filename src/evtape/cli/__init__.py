@@ -64,12 +64,16 @@ class Commands(click.Group):
             _drop_stdout()  # who read it has seen enough, as in "evtape cat x.tape | head"
             return GOOD
         except (evtape.Error, OSError) as error:
+            if isinstance(error, OSError) and error.filename is None:
+                _drop_stdout()
             tell(told(error))
             return code_of(error)
 
 
 @click.group(
-    cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}, no_args_is_help=False
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    no_args_is_help=False,
 )
 @click.version_option(evtape.__version__, message=f"evtape %(version)s, {evtape.backend} core")
 def commands() -> None:
@@ -89,12 +93,14 @@ def run(arguments: Sequence[str]) -> int:
     warnings.showwarning = _show_warning
     try:
         code = commands.main(list(arguments) or ["--help"], prog_name="evtape", standalone_mode=False)
-        return code if isinstance(code, int) and arguments else GOOD if arguments else WRONG
+        if not arguments:
+            return WRONG
+        return code if isinstance(code, int) else GOOD
     except click.ClickException as error:
         context = getattr(error, "ctx", None)
         name = context.command_path if context is not None else "evtape"
-        advice = f" See '{name} --help'." if isinstance(error, click.UsageError) else ""
-        tell(error.format_message() + advice, name)
+        advice = f"; see '{name} --help'" if isinstance(error, click.UsageError) else ""
+        tell(error.format_message().rstrip(".") + advice, name)
         return error.exit_code
     except click.Abort:
         return 130
@@ -111,7 +117,9 @@ def told(error: Exception) -> str:
     if not isinstance(error, OSError) or error.strerror is None:
         return str(error)
     advice = next((text for kind, text in _ADVICE.items() if isinstance(error, kind)), "")
-    name = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, (str, bytes)) else ""
+    # Whatever concerns a file names it; what is left are the pipes.
+    named = isinstance(error.filename, (str, bytes))
+    name = f"{os.fsdecode(error.filename)}: " if named else "standard input or output: "
     known = advice and advice not in error.strerror and ";" not in error.strerror
     return f"{name}{error.strerror}{'; ' + advice if known else ''}"
 

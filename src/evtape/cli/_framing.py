@@ -65,7 +65,9 @@ class Records:
     def feed(self, chunk: bytes) -> list[bytes | memoryview]:
         self._parts.append(chunk)
         self._have += len(chunk)
-        if self._have < self._need:  # joined only when there is enough, so that a large record is not copied again and again
+        if (
+            self._have < self._need
+        ):  # joined only when there is enough, so that a large record is not copied again and again
             return []
         view = memoryview(b"".join(self._parts))
         found: list[bytes | memoryview] = []

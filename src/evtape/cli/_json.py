@@ -35,7 +35,7 @@ def event_of(line: bytes) -> tuple[bytes, int | None]:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"not JSON: {error}") from None
     if not isinstance(value, dict):
-        raise ValueError(f"not a JSON object but {type(value).__name__}")  # noqa: TRY004 (the input is wrong, not the program)
+        raise ValueError(f"not a JSON object but {type(value).__name__}")
     payload, timestamp = _payload(value), _timestamp(value)
     if timestamp == 0 and not payload:
         raise ValueError("timestamp 0 with an empty payload cannot be stored: sixteen zero bytes mean a lost block")

@@ -10,7 +10,7 @@ import click
 
 from evtape._format import TIME_MAX, TIME_MIN
 
-_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.timezone.utc)
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _SECOND = dt.timedelta(seconds=1)
 _NANOSECONDS = re.compile(r"[+-]?[0-9]+")
 _FRACTION = re.compile(r"(.*:[0-9]{2})[.,]([0-9]{1,9})(\D.*|)")
@@ -39,10 +39,12 @@ def parse(text: str) -> int:
             # datetime knows microseconds only, so the decimals are taken out and added again.
             parts = _FRACTION.fullmatch(text)
             whole, decimals = (parts[1] + parts[3], parts[2]) if parts else (text, "")
-            when = dt.datetime.fromisoformat(whole).astimezone(dt.timezone.utc)
+            when = dt.datetime.fromisoformat(whole).astimezone(dt.UTC)
             result = (when - _EPOCH) // _SECOND * 10**9 + int(decimals.ljust(9, "0"))
     except (ValueError, OverflowError, OSError):
-        raise ValueError(f"{text!r} is no time; give nanoseconds since 1970 or ISO 8601, for instance {EXAMPLE}") from None
+        raise ValueError(
+            f"{text!r} is no time; give nanoseconds since 1970 or ISO 8601, for instance {EXAMPLE}"
+        ) from None
     if not TIME_MIN <= result <= TIME_MAX:
         raise ValueError(f"{text!r} is outside int64 nanoseconds ({iso(TIME_MIN)} to {iso(TIME_MAX)})")
     return result

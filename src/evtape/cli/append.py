@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import stat
 import sys
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import click
 
 import evtape
 
-from . import DAMAGED, GOOD, InputError, _framing, tell
+from . import InputError, _framing, tell
 from ._json import event_of
-from ._show import progress
+from ._streams import chunks, close_on_sigterm, code_after, store
 
-_READ = 1 << 20  # bytes asked for at once; a pipe gives what it has
+Payloads = list[bytes | memoryview]
 
 
 @click.command()
@@ -29,28 +25,59 @@ _READ = 1 << 20  # bytes asked for at once; a pipe gives what it has
     show_default=True,
     help="Lines, or records after their length as an unsigned 32-bit number.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Lines as 'evtape cat --json' prints them; they keep their times.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Lines as 'evtape cat --json' prints them; they keep their times."
+)
 def command(path: str, framing: str, as_json: bool) -> int:
-    """Append events from standard input; makes the stream if there is none.
+    """Append events from standard input.
 
     \b
       journalctl -f | evtape append sys.tape
 
-    An event can be read by others as soon as its line is complete: a slow pipe is stored line by line, a fast one in batches. Events are
-    made durable once a second and at the end. Input that ends inside a record is damaged (exit code 1); the records before it are stored.
+    Makes the stream if there is none. An event can be read by others as soon as its line is complete: a slow pipe is stored line by line, a fast one in
+    batches. Events are made durable once a second and at the end. Input that ends inside a record is damaged (exit code 1);
+    the records before it are stored.
     """
     if as_json and framing != "lines":
         raise click.UsageError("--json reads lines; leave out --framing")
     splitter = _framing.splitter(framing)
-    signal.signal(signal.SIGTERM, _terminated)  # so that the stream is closed
+    close_on_sigterm()
+    stored = 0
     with evtape.open(path, "a", durability="interval") as tape:
-        before = tape.appended if hasattr(tape, "appended") else None
-        store: Callable[[list[Any]], int] = _JsonStore(tape).store if as_json else lambda items: _store(tape, items)
-        stored = 0
-        for chunk in _chunks():
-            stored += store(splitter.feed(chunk))
-        stored += store(splitter.finish())
-        repaired = tape.recovered
-    if sys.stderr.isatty():
-        tell(f"{stored:,} events appended to {path}")
-    return DAMAGED if repaired is not None and repaired.lost else GOOD
+        keep: Callable[[Payloads], int] = _JsonLines(tape).store if as_json else lambda payloads: store(tape, payloads)
+        try:
+            for chunk in chunks(0):
+                stored += keep(splitter.feed(chunk))
+            stored += keep(splitter.finish())
+        finally:
+            if sys.stderr.isatty():
+                tell(f"{path}: {stored:,} events appended, {len(tape):,} in the stream")
+    return code_after(tape)
+
+
+class _JsonLines:
+    """Stores events that are written as JSON. Those before a line that is wrong are kept."""
+
+    def __init__(self, tape: evtape.Writer) -> None:
+        self._tape = tape
+        self._line = 0
+
+    def store(self, lines: Payloads) -> int:
+        events: list[tuple[bytes, int | None]] = []
+        try:
+            for line in lines:
+                self._line += 1
+                if not bytes(line).isspace() and len(line):
+                    events.append(event_of(bytes(line)))
+        except ValueError as error:
+            self._append(events)
+            raise InputError(f"line {self._line} of the input: {error}; the lines before it are stored") from None
+        self._append(events)
+        return len(events)
+
+    def _append(self, events: Sequence[tuple[bytes, int | None]]) -> None:
+        if all(timestamp is not None for _, timestamp in events):
+            self._tape.append_many([payload for payload, _ in events], [timestamp for _, timestamp in events])
+        else:
+            for payload, timestamp in events:
+                self._tape.append(payload, timestamp)

@@ -1,0 +1,59 @@
+"""Storing what arrives on a pipe: reading as it comes, and what signals mean meanwhile."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import sys
+from collections.abc import Iterator
+from types import FrameType
+
+import evtape
+from evtape import Writer
+
+from . import DAMAGED, GOOD
+from ._show import progress
+
+_READ = 1 << 20  # bytes asked for at once; a pipe gives what it has
+
+
+def chunks(fd: int) -> Iterator[bytes]:
+    """What can be read from ``fd``, as it arrives, until its end. A regular file is long work: it has a progress bar."""
+    status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode):
+        while chunk := os.read(fd, _READ):
+            yield chunk
+        return
+    done = os.lseek(fd, 0, os.SEEK_CUR)
+    with progress("append") as advance:
+        while chunk := os.read(fd, _READ):
+            yield chunk
+            done += len(chunk)
+            if advance is not None:
+                advance(done, status.st_size)
+
+
+def store(tape: Writer, payloads: list[bytes | memoryview]) -> int:
+    """Append them with one publication. Returns how many."""
+    if len(payloads) == 1:
+        tape.append(payloads[0])
+    elif payloads:
+        tape.append_many(payloads)
+    return len(payloads)
+
+
+def close_on_sigterm() -> None:
+    """SIGTERM ends the program like Ctrl-C does: through the ``with`` that closes the stream."""
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _exit)
+
+
+def _exit(number: int, frame: FrameType | None) -> None:
+    sys.exit(128 + number)
+
+
+def code_after(tape: Writer) -> int:
+    """1 when opening had to cut events that an earlier writer had published; the person was told by a RecoveryWarning."""
+    repaired: evtape.Report | None = tape.recovered
+    return DAMAGED if repaired is not None and repaired.lost else GOOD

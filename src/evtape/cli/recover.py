@@ -1,0 +1,60 @@
+"""``evtape recover``: keep the intact beginning of a stream, and say what was lost."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+import evtape
+
+from . import DAMAGED, GOOD
+from ._show import progress
+from .verify import problem_text
+
+
+@click.command()
+@click.argument("path", type=click.Path())
+@click.option("-o", "--output", type=click.Path(), help="Write the recovered stream there; PATH stays as it is.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be done.")
+@click.option("--json", "as_json", is_flag=True, help="The report as a JSON object.")
+def command(path: str, output: str | None, dry_run: bool, as_json: bool) -> int:
+    """Keep the intact beginning of a damaged stream.
+
+    A stream that was not closed loses its room without events only. The bytes that are cut are saved beside the stream first, in PATH.quarantine-OFFSET. Nothing is ever overwritten.
+
+    Exit code 0: nothing was lost; 1: published bytes were cut (with --dry-run: would be); 2: not a stream, or in use.
+    """
+    if dry_run and output is not None:
+        raise click.UsageError("give --output or --dry-run, not both")
+    with progress("recover") as advance:
+        report = evtape.recover(path, output=output, dry_run=dry_run, progress=advance)
+    print(json.dumps(report.as_dict()) if as_json else text_of(report, dry_run))
+    return DAMAGED if report.lost else GOOD
+
+
+def text_of(report: evtape.Report, dry_run: bool = False) -> str:
+    """What was done, or would be, for a person."""
+    path, events = report.path, f"{report.events:,} events, {report.end:,} bytes"
+    where = f"; written to {report.output}" if report.output is not None else ""
+    if report.lost:
+        kept = f"{path}: {'would keep' if dry_run else 'kept'} {events}; {_cut(report, dry_run)}{where}"
+        return f"{kept}\n  {problem_text(report, report.problems[0])}"
+    if report.state == "damaged":
+        verb = "is" if report.output is not None else "would be" if dry_run else "is now"
+        return f"{path}: EventCount {verb} {report.events} instead of {report.event_count}; no event is lost: {events}{where}"
+    if report.state == "open" and report.output is None:
+        verb = "would be cut" if dry_run else "is cut"
+        return f"{path}: was not closed; room without events {verb}; no event is lost: {events}"
+    return f"{path}: {report.state}; nothing is lost: {events}{where}"
+
+
+def _cut(report: evtape.Report, dry_run: bool) -> str:
+    cut = f"{report.cut:,} bytes"
+    if not report.cut:
+        return "what followed is not in the file"
+    if report.output is not None:
+        return f"{cut} are left out"
+    if dry_run:
+        return f"would cut {cut}"
+    return f"cut {cut}, saved in {report.quarantine}"

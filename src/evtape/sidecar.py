@@ -1,0 +1,126 @@
+"""The sidecar of a stream: what is known to be durable, so that a crash does not cost a scan of everything.
+
+It lies beside the stream as ``<name>.side``, one record of 72 bytes. It can be deleted at any time; then the stream is
+walked from its beginning. It is ignored when its checksum, or its anchor (the bytes before the watermark), does not
+match the stream. A small stream has none once it is closed, since it is walked in a moment.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import struct
+from dataclasses import dataclass
+from functools import cache
+
+from ._backend import core
+from ._format import FIRST_OFFSET
+from .files import WRITE
+
+FROM_SIZE = 16 << 20  # bytes of a stream from which on it keeps its sidecar when it is closed
+
+MAGIC = b"evtape\0s"
+VERSION = 1
+# magic version checksum boot_id start_timestamp offset count last_timestamp anchor
+_RECORD = struct.Struct("<8sII16sqqqqI4x")
+_ANCHOR_SIZE = 4096  # bytes below the watermark that the anchor is the CRC-32 of
+
+
+@dataclass(frozen=True)
+class Watermark:
+    """Everything below ``offset`` was durable when this was written, and good when it was last walked."""
+
+    boot_id: bytes  #: the boot of the machine during which the writer ran
+    start_timestamp: int
+    offset: int
+    count: int  #: events below ``offset``
+    last_timestamp: int  #: of the last of them
+    anchor: int  #: CRC-32 of the bytes before ``offset``, so that another stream's sidecar is not taken for this one's
+
+
+assert _RECORD.size == 72
+
+
+def name_of(path: str) -> str:
+    return path + ".side"
+
+
+@cache
+def boot_id() -> bytes:
+    """What changes at every boot of this machine; empty bytes where it cannot be known."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id") as file:
+            return bytes.fromhex(file.read().strip().replace("-", ""))
+    except (OSError, ValueError):
+        return bytes(16)
+
+
+def store(path: str, watermark: Watermark) -> None:
+    """Replace the record in place. It lies in one sector: after a power loss it is the old or the new one, both true.
+
+    It is therefore flushed only when the file is made. A sidecar that cannot be written (a full disk, a folder without
+    permission) costs a scan later and nothing else.
+    """
+    fields = (
+        watermark.boot_id,
+        watermark.start_timestamp,
+        watermark.offset,
+        watermark.count,
+        watermark.last_timestamp,
+        watermark.anchor,
+    )
+    record = _RECORD.pack(MAGIC, VERSION, 0, *fields)
+    record = _RECORD.pack(MAGIC, VERSION, core.crc32(record), *fields)
+    with contextlib.suppress(OSError):
+        fd = os.open(name_of(path), WRITE | os.O_CREAT, 0o666)
+        try:
+            made = os.fstat(fd).st_size == 0
+            os.write(fd, record)
+            if made:
+                os.fsync(fd)
+        finally:
+            os.close(fd)
+
+
+def load(path: str) -> Watermark | None:
+    """The record beside ``path``, or None when there is none that is whole."""
+    try:
+        with open(name_of(path), "rb") as file:
+            record = file.read(_RECORD.size + 1)
+    except OSError:
+        return None
+    if len(record) != _RECORD.size:
+        return None
+    magic, version, checksum, *fields = _RECORD.unpack(record)
+    if magic != MAGIC or version != VERSION:
+        return None
+    if core.crc32(_RECORD.pack(MAGIC, VERSION, 0, *fields)) != checksum:
+        return None
+    return Watermark(*fields)
+
+
+def discard(path: str) -> None:
+    """Remove the sidecar, if there is one: the stream of this name is another one now."""
+    with contextlib.suppress(OSError):
+        os.unlink(name_of(path))
+
+
+def matching(path: str, region: core.Region) -> Watermark | None:
+    """The watermark of the stream in ``region``, or None when there is none that belongs to it."""
+    mark = load(path)
+    if mark is None:
+        return None
+    write_offset, _, start_timestamp = region.load_header()
+    if mark.start_timestamp != start_timestamp or not FIRST_OFFSET <= mark.offset <= min(write_offset, region.size):
+        return None
+    return mark if mark.anchor == _anchor(region, mark.offset) else None
+
+
+def at(region: core.Region, offset: int, count: int, last_timestamp: int) -> Watermark:
+    """The watermark at ``offset``, below which there are ``count`` events."""
+    start_timestamp = region.load_header()[2]
+    return Watermark(boot_id(), start_timestamp, offset, count, last_timestamp, _anchor(region, offset))
+
+
+def _anchor(region: core.Region, offset: int) -> int:
+    return core.crc32(region.view(max(FIRST_OFFSET, offset - _ANCHOR_SIZE), offset))
