@@ -45,7 +45,7 @@ class Program:
     version: str = ""
 
 
-class NotBuilt(Exception):
+class NotBuiltError(Exception):
     """Carries the reason that the table shows."""
 
 
@@ -62,11 +62,11 @@ def run(command: list[str], **variables: str) -> str:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise NotBuilt(f"{Path(command[0]).name} took too long") from None
+        raise NotBuiltError(f"{Path(command[0]).name} took too long") from None
     if done.returncode:
         lines = [line for line in (done.stderr + done.stdout).splitlines() if "error" in line.lower()]
         detail = lines[0].strip() if lines else f"exit code {done.returncode}"
-        raise NotBuilt(f"{Path(command[0]).name} failed: {detail.replace(str(BENCH.parent), '')[:160]}")
+        raise NotBuiltError(f"{Path(command[0]).name} failed: {detail.replace(str(BENCH.parent), '')[:160]}")
     return done.stdout.strip()
 
 
@@ -75,7 +75,7 @@ def tool(*names: str) -> str:
         found = shutil.which(name)
         if found:
             return found
-    raise NotBuilt(f"no {names[0]} on this machine")
+    raise NotBuiltError(f"no {names[0]} on this machine")
 
 
 def is_fresh(output: Path, sources: Iterable[Path]) -> bool:
@@ -127,7 +127,7 @@ def build_zig(may_build: bool) -> Program:
             try:
                 run([*compiler, "build-exe", "-O", "ReleaseFast", "-lc", *libdeflate, *modules, *places])
                 break
-            except NotBuilt:
+            except NotBuiltError:
                 if not libdeflate:
                     raise
     return Program([str(output)], version="zig " + run([*compiler, "version"]))
@@ -143,12 +143,14 @@ def build_chronicle(may_build: bool) -> Program:
         stamp.touch()
     jar = next(iter((target / "lib").glob("chronicle-queue-*.jar")), Path("unknown"))
     version = f"Chronicle Queue {jar.stem.removeprefix('chronicle-queue-')}"
-    return Program([java, *JAVA_FLAGS, "-cp", f"{target / 'classes'}:{target / 'lib'}/*", "bench.Peer"], version=version)
+    return Program(
+        [java, *JAVA_FLAGS, "-cp", f"{target / 'classes'}:{target / 'lib'}/*", "bench.Peer"], version=version
+    )
 
 
 def require(may_build: bool) -> None:
     if not may_build:
-        raise NotBuilt("not built yet, and --quick does not wait for it: run `python -m bench build`")
+        raise NotBuiltError("not built yet, and --quick does not wait for it: run `python -m bench build`")
 
 
 def try_in_turn(attempts: list[list[str]]) -> None:
@@ -157,7 +159,7 @@ def try_in_turn(attempts: list[list[str]]) -> None:
         try:
             run(attempt)
             return
-        except NotBuilt:
+        except NotBuiltError:
             if position == len(attempts) - 1:
                 raise
 
@@ -176,7 +178,7 @@ def build(name: str, quick: bool = False) -> Program:
     BUILD.mkdir(exist_ok=True)
     try:
         return BUILDERS[name](not (quick and name in SLOW))
-    except NotBuilt as reason:
+    except NotBuiltError as reason:
         return Program(why=str(reason))
 
 

@@ -40,8 +40,8 @@ class Experiment:
     contenders: tuple[Contender, ...]
     events: int = 10_000
     size: int = 1024
-    inner: int = 5
-    warmup: int = 2
+    inner: int = 15
+    warmup: int = 3
     live: bool = False  # two processes: a tailer and a feeder
     extra: tuple[str, ...] = field(default=())
 
@@ -56,6 +56,7 @@ EVTAPE_CALL = Contender("evtape", "evtape `append` per event", "evtape", "prepar
 EVTAPE_MANY = Contender("evtape-many", "evtape `append_many`, 1,000 a batch", "evtape", "many", core="native")
 EVTAPE_ARRAY = Contender("evtape-array", "evtape `append_array`, 1,000 a batch", "evtape", "array", core="native")
 EVTAPE_WHOLE = Contender("evtape", "evtape `append` per event", "evtape", "whole", core="native")
+EVTAPE_APPEND = Contender("evtape", "evtape `append` per event", "evtape", "append", core="native")
 EVTAPE_SIZED = Contender("evtape-sized", "evtape, told the capacity", "evtape", "whole-capacity", core="native")
 PURE_CALL = Contender("evtape-pure", "evtape, pure core", "evtape", "prepared", core="python")
 PURE_WHOLE = Contender("evtape-pure", "evtape, pure core", "evtape", "whole", core="python")

@@ -58,7 +58,14 @@ def open_lmdb(job: Job, writing: bool) -> Any:
     room = ROOM_FACTOR * job.events * max(job.size + 64, 256) + (16 << 20)
     # A map that is written directly saves LMDB the copy of every page; it is its fastest mode without sync.
     return lmdb.open(
-        str(job.path), subdir=False, map_size=room, sync=False, metasync=False, lock=False, writemap=writing, readonly=not writing
+        str(job.path),
+        subdir=False,
+        map_size=room,
+        sync=False,
+        metasync=False,
+        lock=False,
+        writemap=writing,
+        readonly=not writing,
     )
 
 
@@ -112,7 +119,7 @@ def write_mcap(job: Job) -> int:
                 for data in payloads:
                     stamp = clock()
                     add(channel_id=channel, log_time=stamp, data=data, publish_time=stamp)
-            writer.finish()
+            writer.finish()  # type: ignore[no-untyped-call]
 
     return timed(action)
 
@@ -125,7 +132,9 @@ def write_sqlite(job: Job) -> int:
         base = sqlite3.connect(job.path, isolation_level=None)
         base.execute("PRAGMA journal_mode=WAL")
         base.execute("PRAGMA synchronous=OFF")
-        base.execute("CREATE TABLE events (ordinal INTEGER PRIMARY KEY, timestamp INTEGER, checksum INTEGER, data BLOB)")
+        base.execute(
+            "CREATE TABLE events (ordinal INTEGER PRIMARY KEY, timestamp INTEGER, checksum INTEGER, data BLOB)"
+        )
         base.execute("BEGIN")
         payloads = chain.from_iterable(passes(job.payloads, job.events))
         rows = ((clock(), crc32(data) if crc32 else None, data) for data in payloads)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import shutil
 import subprocess
 import sys
@@ -31,7 +32,7 @@ MODULES = {"evtape": "evtape_side", "sequential": "sequential", "pypeers": "pype
 Result = dict[str, Any]
 
 
-class NotRun(Exception):
+class NotRunError(Exception):
     """A contender gave no value; the text is what the table shows."""
 
 
@@ -52,7 +53,7 @@ class Runner:
     def command(self, experiment: Experiment, contender: Contender) -> list[str]:
         program = self.program(contender)
         if program.why:
-            raise NotRun(program.why)
+            raise NotRunError(program.why)
         values = {
             "mode": contender.mode,
             "events": contender.events or experiment.events,
@@ -65,7 +66,8 @@ class Runner:
         return [*program.command, *arguments, *contender.extra]
 
     def environment(self, contender: Contender) -> dict[str, str]:
-        environment = {**os.environ, "PYTHONPATH": str(builder.BENCH.parent)}
+        search = [str(builder.BENCH.parent), os.environ.get("PYTHONPATH", "")]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(part for part in search if part)}
         if contender.core:
             environment["EVTAPE_BACKEND"] = contender.core
         return environment
@@ -75,7 +77,7 @@ class Runner:
         command = self.command(experiment, contender)
         need = experiment.bytes_needed(contender)
         if shutil.disk_usage(self.folder).free < need + FREE_BYTES_KEPT:
-            raise NotRun(f"needs {need / (1 << 30):.0f} GiB of free disk")
+            raise NotRunError(f"needs {need / (1 << 30):.0f} GiB of free disk")
         try:
             if experiment.live:
                 return self.live(experiment, contender, command)
@@ -94,9 +96,9 @@ class Runner:
         except subprocess.TimeoutExpired:
             process.kill()
             process.communicate()
-            raise NotRun(f"took more than {TIMEOUT_SECONDS} s") from None
+            raise NotRunError(f"took more than {TIMEOUT_SECONDS} s") from None
         if process.returncode:
-            raise NotRun(last_line(err) or f"exit code {process.returncode}")
+            raise NotRunError(last_line(err) or f"exit code {process.returncode}")
         report: Result = json.loads(out.splitlines()[-1])
         return report
 
@@ -124,17 +126,17 @@ class Runner:
 
 
 def wait_until_ready(process: subprocess.Popen[str]) -> None:
+    """Read the descriptor itself: the text file around it cannot be read without waiting."""
     assert process.stderr is not None
-    os.set_blocking(process.stderr.fileno(), False)
-    seen, deadline = "", time.monotonic() + READY_TIMEOUT_SECONDS
+    descriptor, seen, deadline = process.stderr.fileno(), "", time.monotonic() + READY_TIMEOUT_SECONDS
     while "ready" not in seen:
         if time.monotonic() > deadline:
-            raise NotRun("the tailer was not ready in time")
-        seen += process.stderr.read() or ""
-        if process.poll() is not None and "ready" not in seen:
-            raise NotRun(last_line(seen + (process.stderr.read() or "")) or "the tailer ended")
-        time.sleep(0.02)
-    os.set_blocking(process.stderr.fileno(), True)
+            raise NotRunError("the tailer was not ready in time")
+        if select.select([descriptor], [], [], 0.1)[0]:
+            part = os.read(descriptor, 1 << 16)
+            if not part:
+                raise NotRunError(last_line(seen) or "the tailer ended")
+            seen += part.decode(errors="replace")
 
 
 def last_line(text: str) -> str:
@@ -201,7 +203,7 @@ def measure(
                     continue
                 try:
                     record(row, runner.once(experiment, contender))
-                except (NotRun, json.JSONDecodeError, OSError) as reason:
+                except (NotRunError, json.JSONDecodeError, OSError) as reason:
                     row.update(not_run=str(reason) or type(reason).__name__, values=[], raw=[])
         slowest = max(slowest, time.monotonic() - before)
         save(results)

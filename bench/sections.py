@@ -12,6 +12,7 @@ from bench.experiment import (
     C_NAIVE,
     C_PLAIN,
     C_ZLIB,
+    EVTAPE_APPEND,
     EVTAPE_ARRAY,
     EVTAPE_CALL,
     EVTAPE_MANY,
@@ -38,13 +39,18 @@ METHODS = {"standard": "standard sequential", "buffered": "buffered sequential",
 def article() -> list[Experiment]:
     """The article's table on the article's workload, in Python and as the peers run it, appending and as a whole."""
     found = []
-    for name, suffix, title in (("article", "", "append alone, room prepared"), ("article-whole", "-whole", "whole job")):
+    for name, suffix, title in (
+        ("article", "", "append alone, room prepared"),
+        ("article-whole", "-whole", "whole job"),
+    ):
         rows = []
         for method, label in METHODS.items():
             rows.append(Contender(f"python-{method}", f"Python, {label}", "sequential", method + suffix))
             rows.append(Contender(f"go-{method}", f"Go, {label}", "go", method + suffix))
         mapped = (
-            [PURE_WHOLE, GO_WHOLE, EVTAPE_WHOLE, ZIG_WHOLE] if suffix else [PURE_CALL, GO_MAPPED, EVTAPE_CALL, ZIG_MAPPED]
+            [PURE_WHOLE, GO_WHOLE, EVTAPE_WHOLE, ZIG_WHOLE]
+            if suffix
+            else [PURE_CALL, GO_MAPPED, EVTAPE_CALL, ZIG_MAPPED]
         )
         found.append(Experiment(name, "article", f"The article's methods: {title}", tuple(rows + mapped)))
     return found
@@ -62,8 +68,8 @@ def goals(quick: bool) -> list[Experiment]:
         *reading(quick),
     ]
     if not quick:
-        long = {"events": MILLION, "inner": 1, "warmup": 0}
-        found.append(Experiment("whole-million", "goals", "Whole job, a million events", whole, **long))
+        title = "Whole job, a million events"
+        found.append(Experiment("whole-million", "goals", title, whole, MILLION, inner=1, warmup=0))
     return found
 
 
@@ -94,7 +100,9 @@ def peers(quick: bool) -> list[Experiment]:
     rows += with_and_without("sqlite", "sqlite WAL, one txn, no sync")
     rows += with_and_without("h5py", "h5py, chunked, batches of 1,000")
     events = 10_000 if quick else 100_000
-    found = [Experiment("peers", "peers", "Whole job against other packages", tuple(rows), events=events, inner=1, warmup=1)]
+    found = [
+        Experiment("peers", "peers", "Whole job against other packages", tuple(rows), events=events, inner=1, warmup=1)
+    ]
     if not quick:
         found += chronicle()
     return found
@@ -110,15 +118,31 @@ def with_and_without(key: str, label: str) -> list[Contender]:
 def chronicle() -> list[Experiment]:
     """Chronicle gets 200,000 messages of warm-up in each process: its compiler needs them, ours does not."""
     queue = Contender("chronicle", "Chronicle Queue (Java)", "chronicle", "append")
-    ours = Contender("evtape", "evtape `append` per event", "evtape", "append", core="native")
     pace = ("--gap", "10000")
     tails = (
         Contender("evtape", "evtape `follow` in another process", "evtape", "tail", ("--skip", "50000"), core="native"),
-        Contender("chronicle", "Chronicle tailer in another process", "chronicle", "tail", ("--skip", "200000"), events=250_000),
+        Contender(
+            "chronicle",
+            "Chronicle tailer in another process",
+            "chronicle",
+            "tail",
+            ("--skip", "200000"),
+            events=250_000,
+        ),
     )
     return [
-        Experiment("chronicle", "peers", "Append alone, against Chronicle Queue", (ours, queue), 200_000, inner=3, warmup=1),
-        Experiment("live", "peers", "Live: from stamp to the reader", tails, 100_000, inner=1, warmup=0, live=True, extra=pace),
+        Experiment(
+            "chronicle",
+            "peers",
+            "Append alone, against Chronicle Queue",
+            (EVTAPE_APPEND, queue),
+            200_000,
+            inner=3,
+            warmup=1,
+        ),
+        Experiment(
+            "live", "peers", "Live: from stamp to the reader", tails, 100_000, inner=1, warmup=0, live=True, extra=pace
+        ),
     ]
 
 
@@ -147,17 +171,30 @@ def growth() -> list[Experiment]:
     """The same contender from 10^4 to 10^7 events, all in turn, so that the ratios are of one run."""
     found = []
     for size in (64, 1024):
-        rows = []
-        for power in (4, 5, 6, 7):
-            short = {"events": 10**power, "inner": 5 if power < 6 else 1, "warmup": 2 if power < 6 else 0}
-            power_label = f"10^{power} events"
-            rows += [
-                replace(EVTAPE_WHOLE, key=f"append-{power}", label=f"append alone, {power_label}", mode="append", **short),
-                replace(EVTAPE_WHOLE, key=f"whole-{power}", label=f"whole job, {power_label}", **short),
-                replace(C_BUFFER, key=f"c-buffer-{power}", label=f"{C_BUFFER.label}, {power_label}", **short),
-            ]
+        rows = [row for power in (4, 5, 6, 7) for row in growth_rows(power)]
         found.append(Experiment(f"growth-{size}", "growth", f"Growth, {size}-byte events", tuple(rows), size=size))
     return found
+
+
+def growth_rows(power: int) -> list[Contender]:
+    """Short streams are repeated inside the process, as everywhere; long ones are their own warm-up."""
+    inner, warmup = (5, 2) if power < 6 else (1, 0)
+    ways = (
+        ("append", "append alone", EVTAPE_APPEND),
+        ("whole", "whole job", EVTAPE_WHOLE),
+        ("c-buffer", "C, buffer", C_BUFFER),
+    )
+    return [
+        replace(
+            contender,
+            key=f"{key}-{power}",
+            label=f"{label}, 10^{power} events",
+            events=10**power,
+            inner=inner,
+            warmup=warmup,
+        )
+        for key, label, contender in ways
+    ]
 
 
 def json_lines(quick: bool) -> list[Experiment]:
@@ -169,12 +206,19 @@ def json_lines(quick: bool) -> list[Experiment]:
         Contender("tape-rows", "evtape: `rows(dtype)`, all at once", "jsonlines", "tape-rows", core="native"),
     )
     events = 20_000 if quick else 200_000
-    return [Experiment("json", "json", "JSON lines against binary: a trade per event", rows, events, 32, inner=1, warmup=1)]
+    return [
+        Experiment("json", "json", "JSON lines against binary: a trade per event", rows, events, 32, inner=1, warmup=1)
+    ]
 
 
 def experiments(quick: bool = False) -> list[Experiment]:
     found = article() + goals(quick) + peers(quick) + latency(quick) + json_lines(quick)
-    return found if quick else found + sizes() + growth()
+    if quick:
+        return [
+            replace(experiment, inner=min(experiment.inner, 5), warmup=min(experiment.warmup, 2))
+            for experiment in found
+        ]
+    return found + sizes() + growth()
 
 
 SECTIONS = ("article", "goals", "peers", "latency", "sizes", "growth", "json")

@@ -127,7 +127,11 @@ def run_mapped(job: Job) -> int:
 
 
 MODES: dict[str, Run] = {
-    **{f"{method}{suffix}": run_sequential for method in ("standard", "buffered", "channel") for suffix in ("", "-whole")},
+    **{
+        f"{method}{suffix}": run_sequential
+        for method in ("standard", "buffered", "channel")
+        for suffix in ("", "-whole")
+    },
     **dict.fromkeys(("prepared", "cold", "whole"), run_mapped),
 }
 

@@ -79,6 +79,7 @@ cdef extern from "prefault.h" nogil:
     enum:
         EVTAPE_ROOM_ALLOCATE
         EVTAPE_ROOM_LARGE
+        EVTAPE_ROOM_SMALL
     int evtape_room_make(int fd, void *base, int64_t start, int64_t stop, int populate)
     evtape_ahead *evtape_ahead_start(int fd, void *base, int64_t reserved, int64_t ready, const int64_t *write_offset)
     int64_t evtape_ahead_ready(evtape_ahead *ahead)
@@ -184,6 +185,8 @@ cdef class Region:
     cdef int64_t known  # bytes of the file that may be touched; with `ahead` there may be more
     cdef int fd
     cdef bint writable
+    cdef bint write_back  # what the background thread was told
+    cdef bint large  # room is made of large pages
     cdef Mapping mapping
     cdef evtape_ahead *ahead  # makes room in the background, or NULL
     cdef object whole  # a memoryview of the mapping; every view that is handed out is a slice of it
@@ -194,6 +197,7 @@ cdef class Region:
         self.path = path
         self.writable = writable
         self.former = []
+        self.large = True
         self._map(size)
         self.known = size
 
@@ -221,6 +225,17 @@ cdef class Region:
         return self.known if self.ahead == NULL else max(self.known, evtape_ahead_ready(self.ahead))
 
     @property
+    def large_pages(self):
+        """Whether room is made of large pages: far cheaper to make, but flushed as a whole."""
+        return self.large
+
+    @large_pages.setter
+    def large_pages(self, bint large):
+        self.large = large
+        if self.ahead != NULL:
+            evtape_ahead_mode(self.ahead, EVTAPE_ROOM_LARGE if large else EVTAPE_ROOM_SMALL, self.write_back)
+
+    @property
     def reach(self):
         """How large the file can grow under the present mapping."""
         return 0 if self.mapping is None else self.mapping.length
@@ -242,7 +257,9 @@ cdef class Region:
             if self.ahead != NULL:
                 error = evtape_ahead_wait(self.ahead, size)
             elif fits:
-                error = evtape_room_make(self.fd, base, start, size, EVTAPE_ROOM_LARGE)
+                error = evtape_room_make(
+                    self.fd, base, start, size, EVTAPE_ROOM_LARGE if self.large else EVTAPE_ROOM_SMALL
+                )
             else:
                 error = evtape_room_make(self.fd, NULL, start, size, EVTAPE_ROOM_ALLOCATE)
         if error == ENOTSUP:
@@ -263,7 +280,8 @@ cdef class Region:
                 self.fd, self.mapping.base, self.mapping.length, self.known, <const int64_t *>self.mapping.base
             )
             if self.ahead != NULL:
-                evtape_ahead_mode(self.ahead, EVTAPE_ROOM_LARGE, write_back)
+                self.write_back = write_back
+                evtape_ahead_mode(self.ahead, EVTAPE_ROOM_LARGE if self.large else EVTAPE_ROOM_SMALL, write_back)
         return self.ahead != NULL
 
     def stop_ahead(self):

@@ -1,9 +1,10 @@
 /* fault_guard.c - see fault_guard.h.
  *
- * How handlers are stacked. Others (faulthandler, a debugger's runtime) install theirs before ours, or after ours and
- * then call ours as "the previous one". If ours is put on top once more, one function cannot serve both places: asked for
- * the second time it would call the other one again, for ever. So each time we are put on top we use an entry point of
- * its own, and each entry point remembers what lay beneath it *then*:
+ * How handlers are stacked. Others (faulthandler, a debugger's runtime) install theirs before ours,
+ * or after ours and then call ours as "the previous one". If ours is put on top once more, one
+ * function cannot serve both places: asked for the second time it would call the other one again,
+ * for ever. So each time we are put on top we use an entry point of its own, and each entry point
+ * remembers what lay beneath it *then*:
  *
  *     entry 1 -> theirs -> entry 0 -> SIG_DFL
  *
@@ -33,7 +34,7 @@
 _Static_assert(ATOMIC_POINTER_LOCK_FREE == 2, "a signal handler must not take a lock");
 _Static_assert(ATOMIC_LLONG_LOCK_FREE == 2, "a signal handler must not take a lock");
 
-/* ---- the table of mappings -------------------------------------------------------------------------------------- */
+/* ---- the table of mappings ---- */
 
 #define SLOTS_PER_CHUNK 64
 
@@ -46,8 +47,7 @@ struct chunk {
 static struct chunk first_chunk;
 static _Atomic(uint64_t) faults_total;
 
-static void slot_set(evtape_guard_slot *slot, uintptr_t start, uintptr_t stop)
-{
+static void slot_set(evtape_guard_slot *slot, uintptr_t start, uintptr_t stop) {
     uint64_t version = atomic_load_explicit(&slot->version, memory_order_relaxed);
     atomic_store_explicit(&slot->version, version + 1, memory_order_seq_cst);
     atomic_store_explicit(&slot->start, start, memory_order_seq_cst);
@@ -55,8 +55,7 @@ static void slot_set(evtape_guard_slot *slot, uintptr_t start, uintptr_t stop)
     atomic_store_explicit(&slot->version, version + 2, memory_order_seq_cst);
 }
 
-static bool slot_covers(evtape_guard_slot *slot, uintptr_t address)
-{
+static bool slot_covers(evtape_guard_slot *slot, uintptr_t address) {
     uint64_t version = atomic_load_explicit(&slot->version, memory_order_seq_cst);
     uintptr_t start = atomic_load_explicit(&slot->start, memory_order_seq_cst);
     uintptr_t stop = atomic_load_explicit(&slot->stop, memory_order_seq_cst);
@@ -65,8 +64,7 @@ static bool slot_covers(evtape_guard_slot *slot, uintptr_t address)
     return start <= address && address < stop;
 }
 
-static evtape_guard_slot *slot_take(struct chunk *chunk)
-{
+static evtape_guard_slot *slot_take(struct chunk *chunk) {
     for (int i = 0; i < SLOTS_PER_CHUNK; i++) {
         int expected = 0;
         if (atomic_compare_exchange_strong(&chunk->slots[i].taken, &expected, 1))
@@ -76,8 +74,7 @@ static evtape_guard_slot *slot_take(struct chunk *chunk)
 }
 
 /* The chunk after this one, made when there is none. NULL: out of memory. */
-static struct chunk *chunk_after(struct chunk *chunk)
-{
+static struct chunk *chunk_after(struct chunk *chunk) {
     struct chunk *next = atomic_load(&chunk->next);
     if (next != NULL)
         return next;
@@ -90,10 +87,9 @@ static struct chunk *chunk_after(struct chunk *chunk)
     return next;
 }
 
-evtape_guard_slot *evtape_guard_add(void *start, size_t length)
-{
+evtape_guard_slot *evtape_guard_add(void *start, size_t length) {
     evtape_guard_slot *slot = NULL;
-    for (struct chunk *chunk = &first_chunk; chunk != NULL && slot == NULL; ) {
+    for (struct chunk *chunk = &first_chunk; chunk != NULL && slot == NULL;) {
         slot = slot_take(chunk);
         if (slot == NULL)
             chunk = chunk_after(chunk);
@@ -105,18 +101,18 @@ evtape_guard_slot *evtape_guard_add(void *start, size_t length)
     return slot;
 }
 
-void evtape_guard_remove(evtape_guard_slot *slot)
-{
+void evtape_guard_remove(evtape_guard_slot *slot) {
     if (slot == NULL)
         return;
     slot_set(slot, 0, 0);
     atomic_store(&slot->taken, 0);
 }
 
-uint64_t evtape_guard_faults_total(void) { return atomic_load(&faults_total); }
+uint64_t evtape_guard_faults_total(void) {
+    return atomic_load(&faults_total);
+}
 
-static evtape_guard_slot *slot_find(uintptr_t address)
-{
+static evtape_guard_slot *slot_find(uintptr_t address) {
     for (struct chunk *chunk = &first_chunk; chunk != NULL; chunk = atomic_load(&chunk->next))
         for (int i = 0; i < SLOTS_PER_CHUNK; i++)
             if (slot_covers(&chunk->slots[i], address))
@@ -124,15 +120,14 @@ static evtape_guard_slot *slot_find(uintptr_t address)
     return NULL;
 }
 
-/* ---- the handler: our own faults --------------------------------------------------------------------------------- */
+/* ---- the handler: our own faults ---- */
 
 /* Set by enable() before a handler can run: sysconf is not async-signal-safe. */
 static _Atomic(uintptr_t) page_size;
 
-/* True for a signal that the processor raised at an address: not sent by somebody (si_code <= 0), not a misaligned access,
- * not the notice that some page went bad which nobody has touched. */
-static bool is_fault(const siginfo_t *info)
-{
+/* True for a signal that the processor raised at an address: not sent by somebody (si_code <= 0),
+ * not a misaligned access, not the notice that some page went bad which nobody has touched. */
+static bool is_fault(const siginfo_t *info) {
     if (info->si_code <= 0)
         return false;
 #ifndef __APPLE__ /* not run: there this code also comes with a page that cannot be had */
@@ -146,10 +141,9 @@ static bool is_fault(const siginfo_t *info)
     return true;
 }
 
-/* Puts a page of zeros where the fault was. The count comes before the page: another thread that reads a zero from the
- * page then also sees the count. */
-static bool absorb(const siginfo_t *info)
-{
+/* Puts a page of zeros where the fault was. The count comes before the page: another thread that
+ * reads a zero from the page then also sees the count. */
+static bool absorb(const siginfo_t *info) {
     if (!is_fault(info))
         return false;
     uintptr_t address = (uintptr_t)info->si_addr;
@@ -160,37 +154,37 @@ static bool absorb(const siginfo_t *info)
     atomic_fetch_add(&faults_total, 1);
     uintptr_t size = atomic_load(&page_size);
     void *page = (void *)(address & ~(size - 1));
-    return mmap(page, size, PROT_READ | PROT_WRITE, MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) == page;
+    return mmap(page, size, PROT_READ | PROT_WRITE, MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS, -1,
+                0) == page;
 }
 
-/* ---- the handler: other people's faults -------------------------------------------------------------------------- */
+/* ---- the handler: other people's faults ---- */
 
 /* How often others may be stacked between ours in one process. */
 #define ENTRIES 32
 
-/* beneath[i] is what entry i found when it was put on top. It is published by the pointer and never changed afterwards:
- * what replaces it is a new one, and the old one is leaked, because a handler may be reading it. */
+/* beneath[i] is what entry i found when it was put on top. It is published by the pointer and never
+ * changed afterwards: what replaces it is a new one, and the old one is leaked, because a handler
+ * may be reading it. */
 static _Atomic(struct sigaction *) beneath[ENTRIES];
 
 /* Cleared by disable() when ours has to stay beneath somebody else's. */
 static _Atomic(int) active;
 
-static bool same_handler(const struct sigaction *a, const struct sigaction *b)
-{
+static bool same_handler(const struct sigaction *a, const struct sigaction *b) {
     if ((a->sa_flags & SA_SIGINFO) != (b->sa_flags & SA_SIGINFO))
         return false;
-    return a->sa_flags & SA_SIGINFO ? a->sa_sigaction == b->sa_sigaction : a->sa_handler == b->sa_handler;
+    return a->sa_flags & SA_SIGINFO ? a->sa_sigaction == b->sa_sigaction
+                                    : a->sa_handler == b->sa_handler;
 }
 
-static bool is_special(const struct sigaction *a)
-{
+static bool is_special(const struct sigaction *a) {
     return !(a->sa_flags & SA_SIGINFO) && (a->sa_handler == SIG_DFL || a->sa_handler == SIG_IGN);
 }
 
-/* The default of SIGBUS. For a fault it is enough to return, because the access is made again; a signal that was sent is
- * sent again. */
-static void act_default(const siginfo_t *info)
-{
+/* The default of SIGBUS. For a fault it is enough to return, because the access is made again; a
+ * signal that was sent is sent again. */
+static void act_default(const siginfo_t *info) {
     struct sigaction dfl;
     memset(&dfl, 0, sizeof dfl);
     dfl.sa_handler = SIG_DFL;
@@ -204,9 +198,10 @@ static void act_default(const siginfo_t *info)
         raise(SIGBUS);
 }
 
-/* Calls a foreign handler the way the kernel would: with its mask, and once only if it asked for that. */
-static void call_handler(int entry, const struct sigaction *theirs, int number, siginfo_t *info, void *context)
-{
+/* Calls a foreign handler the way the kernel would: with its mask, and once only if it asked for
+ * that. */
+static void call_handler(int entry, const struct sigaction *theirs, int number, siginfo_t *info,
+                         void *context) {
     struct sigaction copy = *theirs;
     sigset_t mask = copy.sa_mask, before;
     if (!(copy.sa_flags & SA_NODEFER))
@@ -221,10 +216,10 @@ static void call_handler(int entry, const struct sigaction *theirs, int number, 
     pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
-/* What lies beneath this entry and has not been asked yet. If that handler is the one on top at this moment, then it was
- * put there behind our back, was asked first and has asked us: go on below it. */
-static int next_beneath(int entry, struct sigaction *found)
-{
+/* What lies beneath this entry and has not been asked yet. If that handler is the one on top at
+ * this moment, then it was put there behind our back, was asked first and has asked us: go on below
+ * it. */
+static int next_beneath(int entry, struct sigaction *found) {
     struct sigaction top;
     bool known = sigaction(SIGBUS, NULL, &top) == 0;
     for (int i = entry; i >= 0; i--) {
@@ -237,8 +232,7 @@ static int next_beneath(int entry, struct sigaction *found)
     return -1;
 }
 
-static void pass_on(int entry, int number, siginfo_t *info, void *context)
-{
+static void pass_on(int entry, int number, siginfo_t *info, void *context) {
     struct sigaction theirs;
     int from = next_beneath(entry, &theirs);
     if (from < 0 || (is_special(&theirs) && theirs.sa_handler == SIG_DFL))
@@ -249,51 +243,55 @@ static void pass_on(int entry, int number, siginfo_t *info, void *context)
         act_default(info);
 }
 
-static void handle(int entry, int number, siginfo_t *info, void *context)
-{
+static void handle(int entry, int number, siginfo_t *info, void *context) {
     int saved = errno;
     if (!atomic_load(&active) || !absorb(info))
         pass_on(entry, number, info, context);
     errno = saved;
 }
 
-#define ENTRY(i)                                                                                                       \
-    static void entry_##i(int number, siginfo_t *info, void *context) { handle(i, number, info, context); }
-#define FOR_EACH_ENTRY(M)                                                                                              \
-    M(0) M(1) M(2) M(3) M(4) M(5) M(6) M(7) M(8) M(9) M(10) M(11) M(12) M(13) M(14) M(15) M(16) M(17) M(18) M(19)      \
-    M(20) M(21) M(22) M(23) M(24) M(25) M(26) M(27) M(28) M(29) M(30) M(31)
+#define ENTRY(i)                                                                                   \
+    static void entry_##i(int number, siginfo_t *info, void *context) {                            \
+        handle(i, number, info, context);                                                          \
+    }
+
+/* clang-format off */
+#define FOR_EACH_ENTRY(M) \
+    M(0) M(1) M(2) M(3) M(4) M(5) M(6) M(7) M(8) M(9) \
+    M(10) M(11) M(12) M(13) M(14) M(15) M(16) M(17) M(18) M(19) \
+    M(20) M(21) M(22) M(23) M(24) M(25) M(26) M(27) M(28) M(29) \
+    M(30) M(31)
+/* clang-format on */
 
 FOR_EACH_ENTRY(ENTRY)
 
 #define ENTRY_NAME(i) entry_##i,
 static void (*const entries[ENTRIES])(int, siginfo_t *, void *) = {FOR_EACH_ENTRY(ENTRY_NAME)};
 
-/* ---- putting it on top, and taking it off ------------------------------------------------------------------------ */
+/* ---- putting it on top, and taking it off ---- */
 
 /* Serialises enable and disable; no handler takes it. */
 static pthread_mutex_t install_lock = PTHREAD_MUTEX_INITIALIZER;
 
 /* The child of a fork has one thread, and it did not hold the lock. */
-static void unlock_in_child(void)
-{
+static void unlock_in_child(void) {
     install_lock = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
 }
 
-static int entry_of(const struct sigaction *action)
-{
+static int entry_of(const struct sigaction *action) {
     for (int i = 0; i < ENTRIES; i++)
         if ((action->sa_flags & SA_SIGINFO) && action->sa_sigaction == entries[i])
             return i;
     return -1;
 }
 
-/* The entry that was put on top last and, as far as we know, is still part of the chain. Under install_lock. */
+/* The entry that was put on top last and, as far as we know, is still part of the chain. Under
+ * install_lock. */
 static int newest = -1;
 
-/* A handler that comes on top once more must not also be reached from an older entry: its own idea of what lies beneath
- * it may be any of ours. */
-static void forget_older(const struct sigaction *theirs)
-{
+/* A handler that comes on top once more must not also be reached from an older entry: its own idea
+ * of what lies beneath it may be any of ours. */
+static void forget_older(const struct sigaction *theirs) {
     for (int i = 0; i <= newest; i++) {
         struct sigaction *old = atomic_load(&beneath[i]);
         if (old != NULL && !is_special(old) && same_handler(old, theirs))
@@ -301,8 +299,7 @@ static void forget_older(const struct sigaction *theirs)
     }
 }
 
-static int install_over(const struct sigaction *theirs)
-{
+static int install_over(const struct sigaction *theirs) {
     if (newest + 1 >= ENTRIES)
         return ELOOP;
     struct sigaction *kept = malloc(sizeof *kept);
@@ -315,7 +312,8 @@ static int install_over(const struct sigaction *theirs)
     struct sigaction ours;
     memset(&ours, 0, sizeof ours);
     ours.sa_sigaction = entries[newest + 1];
-    /* NODEFER: a handler that we call may touch a guarded mapping itself, and a fault while SIGBUS is blocked kills. */
+    /* NODEFER: a handler that we call may touch a guarded mapping itself, and a fault while SIGBUS
+     * is blocked kills. */
     ours.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER | SA_RESTART;
     sigemptyset(&ours.sa_mask);
     if (sigaction(SIGBUS, &ours, NULL) != 0) {
@@ -328,8 +326,7 @@ static int install_over(const struct sigaction *theirs)
     return 0;
 }
 
-static int enable_locked(void)
-{
+static int enable_locked(void) {
     struct sigaction top;
     if (sigaction(SIGBUS, NULL, &top) != 0)
         return errno;
@@ -340,8 +337,7 @@ static int enable_locked(void)
     return 0;
 }
 
-int evtape_guard_enable(void)
-{
+int evtape_guard_enable(void) {
     static bool prepared;
     pthread_mutex_lock(&install_lock);
     if (!prepared) {
@@ -357,8 +353,7 @@ int evtape_guard_enable(void)
     return error;
 }
 
-static int disable_locked(void)
-{
+static int disable_locked(void) {
     struct sigaction top, dfl;
     if (sigaction(SIGBUS, NULL, &top) != 0)
         return errno;
@@ -374,8 +369,7 @@ static int disable_locked(void)
     return 0;
 }
 
-int evtape_guard_disable(void)
-{
+int evtape_guard_disable(void) {
     pthread_mutex_lock(&install_lock);
     atomic_store(&active, 0);
     int error = disable_locked();
@@ -383,8 +377,7 @@ int evtape_guard_disable(void)
     return error;
 }
 
-int evtape_guard_enabled(void)
-{
+int evtape_guard_enabled(void) {
     struct sigaction top;
     return atomic_load(&active) && sigaction(SIGBUS, NULL, &top) == 0 && entry_of(&top) >= 0;
 }

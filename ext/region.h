@@ -49,7 +49,9 @@ static inline int evtape_flush(int fd, uint8_t *base, int64_t start, int64_t sto
 
 /* Address space mapped beyond the end of the file, so that the file can be extended under the
  * mapping. It costs no memory; 47 bits of address space hold two thousand such regions. */
+#ifndef EVTAPE_RESERVE
 #define EVTAPE_RESERVE ((int64_t)64 << 30)
+#endif
 
 /* Large pages can stand in a mapping only where it begins at a multiple of their size. */
 #define EVTAPE_ALIGNMENT ((size_t)2 << 20)

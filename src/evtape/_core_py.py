@@ -55,6 +55,7 @@ class Region:
         self.path = path
         self._writable = writable
         self._closed = False
+        self.large_pages = True  # whether room is made of large pages; the native core's to use
         self._lock = threading.Lock()
         self.size = 0
         self._whole: memoryview = memoryview(b"")

@@ -32,6 +32,7 @@ Durability = Literal["none", "close", "interval", "full"]
 # asks seldom.
 _STEP_MIN = 1 << 16
 _STEP_MAX = 8 << 20
+_LARGE_PAGE = 2 << 20
 
 
 @dataclass(frozen=True)
@@ -71,11 +72,11 @@ class Writer(Tape):
             size = os.fstat(fd).st_size
             region = core.Region(fd, size, path, True)
             super().__init__(path, fd, region, options.verify)
+            if options.capacity > size:
+                region.grow(options.capacity)
             last = TIME_MIN if self.recovered is None else self.recovered.last_timestamp
             self._appender = core.Appender(region, last, self._room)
             self._synced = self._appender.offset
-            if options.capacity > size:
-                region.grow(options.capacity)
             self._appender.limit = region.size
         except BaseException:
             os.close(fd)
@@ -165,9 +166,10 @@ class Writer(Tape):
     def _grow(self, end: int) -> None:
         """Extend the file to ``end`` and a step beyond, in the background from here on where the core can."""
         region = self._region
+        region.large_pages = self._wants_large_pages(end)
         if end > region.reach:
             self._stop_ahead()
-        elif region.run_ahead(self._durability != "none"):
+        elif region.large_pages and region.run_ahead(self._durability != "none"):
             region.grow(end)
             return  # the core moves the limit itself, so that it can ask for more before the room is used up
         step = min(max(region.size, _STEP_MIN), _STEP_MAX)
@@ -178,6 +180,16 @@ class Writer(Tape):
                 raise
             region.grow(end)  # not a step ahead, but what this event needs
         self._appender.limit = region.size
+
+    def _wants_large_pages(self, end: int) -> bool:
+        """Large pages are made in a tenth of the time, but a flush writes the whole of one for a single event.
+
+        So a stream that is flushed often never gets them, and one that is flushed when it is closed only once it is
+        larger than one of them.
+        """
+        if self._durability == "close":
+            return end > _LARGE_PAGE
+        return self._durability == "none"
 
     def _stop_ahead(self) -> None:
         self._appender.pause()

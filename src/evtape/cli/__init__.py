@@ -1,7 +1,7 @@
 """The command line: one module here is one command, named like it, held in its attribute ``command``.
 
-To add a command, add a file. Modules whose names begin with an underscore are shared parts. A command returns its exit code (None is 0)
-and raises what goes wrong; what a person is told and which code it means is decided here.
+To add a command, add a file. Modules whose names begin with an underscore are shared parts. A command returns its
+exit code (None is 0) and raises what goes wrong; what a person is told and which code it means is decided here.
 
 Exit codes: 0 good, 1 data damaged or lost, 2 wrong use or not a stream.
 """
@@ -79,8 +79,8 @@ class Commands(click.Group):
 def commands() -> None:
     """Append-only streams of timestamped events in a memory-mapped file.
 
-    Exit codes: 0 good, 1 data damaged or lost, 2 wrong use or not a stream. Times are nanoseconds since 1970 or ISO 8601, for
-    instance 2026-11-22T20:59:01.123456789Z, wherever they go in or come out.
+    Exit codes: 0 good, 1 data damaged or lost, 2 wrong use or not a stream. Times are nanoseconds since 1970 or ISO
+    8601, for instance 2026-11-22T20:59:01.123456789Z, wherever they go in or come out.
     """
 
 
@@ -134,7 +134,7 @@ def code_of(error: Exception) -> int:
 
 
 def open_to_read(path: str) -> evtape.Reader:
-    """The stream at ``path``. One whose header is unusable over valid events is damaged, which is another exit code than no stream."""
+    """The stream at ``path``. An unusable header over valid events is damage, which is not the same as no stream."""
     try:
         return evtape.open(path)
     except evtape.FormatError as error:

@@ -1,4 +1,4 @@
-"""Payloads in a stream of bytes: lines, or records with their length in front. Takes what is there and waits for nothing."""
+"""Payloads in a stream of bytes: lines, or records after their length. Takes what is there and waits for nothing."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Splitter(Protocol):
 
 
 class Lines:
-    """Payloads end at a newline, which is not part of them; nothing else is taken away. The last line may lack its newline."""
+    """Payloads end at a newline, which is not part of them; nothing else is taken away. The last may lack it."""
 
     def __init__(self) -> None:
         self._pending: list[bytes] = []

@@ -1,6 +1,7 @@
 """An event as one line of JSON, there and back: {"ordinal", "timestamp", "time", "data" or "data_base64"}.
 
-``data`` is the payload as text where it is valid UTF-8; anything else is ``data_base64``. Either way the very same bytes come back.
+``data`` is the payload as text where it is valid UTF-8; anything else is ``data_base64``. Either way the very same
+bytes come back.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ def line_of(event: evtape.Event) -> bytes:
 
 
 def event_of(line: bytes) -> tuple[bytes, int | None]:
-    """Payload and timestamp of a line; None means now. Other keys are passed over. Raises ValueError with what is wrong."""
+    """Payload and timestamp of a line; None means now. Other keys are passed over. ValueError says what is wrong."""
     try:
         value = json.loads(line)
     except (ValueError, RecursionError) as error:

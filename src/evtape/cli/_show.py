@@ -1,4 +1,4 @@
-"""What people look at: numbers, pictures of block characters, progress bars. Pictures and bars only where a terminal looks on."""
+"""What people look at: numbers, pictures of block characters, progress bars. The latter two only on a terminal."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def pairs(out: Console, rows: Sequence[tuple[str, str]]) -> None:
         out.print(Text.assemble((f"{name:<{width}}  ", "cyan"), value))
 
 
-# ------------------------------------------------------------------------------------------------------------------- numbers
+# -------------------------------------------------------------------------------------------------------------- numbers
 
 
 def bytes_text(size: float) -> str:
@@ -52,6 +52,20 @@ def bytes_text(size: float) -> str:
             return f"{size:,.0f} B" if unit == "B" else f"{size:.3g} {unit}"
         size /= 1000
     return f"{size:,.1f} TB"
+
+
+def count_text(count: float) -> str:
+    """A number in round figures, for instance ``1.23 M``."""
+    for unit in ("", " k", " M"):
+        if count < 1000:
+            return f"{count:.3g}{unit}"
+        count /= 1000
+    return f"{count:,.3g} G"
+
+
+def cut(text: str, width: int) -> str:
+    """``text`` in at most ``width`` characters; of a long one the end, which tells names apart."""
+    return text if len(text) <= width else "…" + text[1 - width :]
 
 
 def duration_text(nanoseconds: float) -> str:
@@ -65,7 +79,7 @@ def duration_text(nanoseconds: float) -> str:
     return (f"{days:,} d " if days else "") + f"{hours:02d}:{minutes:02d}:{seconds:02d}"
 
 
-# ------------------------------------------------------------------------------------------------------------------ pictures
+# ------------------------------------------------------------------------------------------------------------- pictures
 
 
 def sparkline(values: Sequence[float]) -> str:
@@ -87,19 +101,19 @@ def bar(share: float, width: int) -> str:
     return ("█" * (eighths // 8) + _BARS[eighths % 8].strip())[:width]
 
 
-# ------------------------------------------------------------------------------------------------------------------ progress
+# ------------------------------------------------------------------------------------------------------------- progress
 
 
 @contextlib.contextmanager
-def progress(what: str) -> Iterator[Callable[[int, int], None] | None]:
-    """A function to call with (bytes done, bytes in all), or None where nobody looks on. Shows a bar when the job takes longer.
+def progress(what: str, unit: str = "bytes") -> Iterator[Callable[[int, int], None] | None]:
+    """A function to call with (done, in all), or None where nobody looks on. Shows a bar when the job takes longer.
 
     There is no thread behind it: the bar moves when the function is called, so that a tracer sees nothing of it.
     """
     if not sys.stderr.isatty():
         yield None
         return
-    bars = _Bar(what)
+    bars = _Bar(what, unit)
     try:
         yield bars.update
     finally:
@@ -107,8 +121,9 @@ def progress(what: str) -> Iterator[Callable[[int, int], None] | None]:
 
 
 class _Bar:
-    def __init__(self, what: str) -> None:
+    def __init__(self, what: str, unit: str) -> None:
         self._what = what
+        self._unit = unit
         self._next = time.monotonic() + _BAR_AFTER
         self._bar: Progress | None = None
         self._task: TaskID | None = None
@@ -126,19 +141,12 @@ class _Bar:
 
     def _start(self) -> None:
         from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            DownloadColumn,
-            Progress,
-            TextColumn,
-            TimeRemainingColumn,
-            TransferSpeedColumn,
-        )
+        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-        columns = (TextColumn("{task.description}"), BarColumn(None), DownloadColumn(), TransferSpeedColumn())
-        self._bar = Progress(
-            *columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True, auto_refresh=False
-        )
+        counted = (TextColumn(f"{{task.completed:,.0f}} of {{task.total:,.0f}} {self._unit}"),)
+        sized = (DownloadColumn(), TransferSpeedColumn())
+        columns = (TextColumn("{task.description}"), BarColumn(None), *(sized if self._unit == "bytes" else counted))
+        self._bar = Progress(*columns, console=Console(stderr=True), transient=True, auto_refresh=False)
         self._task = self._bar.add_task(self._what)
         self._bar.start()
 

@@ -19,7 +19,7 @@ _READ = 1 << 20  # bytes asked for at once; a pipe gives what it has
 
 
 def chunks(fd: int) -> Iterator[bytes]:
-    """What can be read from ``fd``, as it arrives, until its end. A regular file is long work: it has a progress bar."""
+    """What can be read from ``fd``, as it arrives, to its end. A regular file is long work: it has a progress bar."""
     status = os.fstat(fd)
     if not stat.S_ISREG(status.st_mode):
         while chunk := os.read(fd, _READ):
@@ -54,6 +54,6 @@ def _exit(number: int, frame: FrameType | None) -> None:
 
 
 def code_after(tape: Writer) -> int:
-    """1 when opening had to cut events that an earlier writer had published; the person was told by a RecoveryWarning."""
+    """1 when opening had to cut events that an earlier writer had published; a RecoveryWarning has told so."""
     repaired: evtape.Report | None = tape.recovered
     return DAMAGED if repaired is not None and repaired.lost else GOOD

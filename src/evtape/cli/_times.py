@@ -13,7 +13,7 @@ from evtape._format import TIME_MAX, TIME_MIN
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _SECOND = dt.timedelta(seconds=1)
 _NANOSECONDS = re.compile(r"[+-]?[0-9]+")
-_FRACTION = re.compile(r"(.*:[0-9]{2})[.,]([0-9]{1,9})(\D.*|)")
+_FRACTION = re.compile(r"([0-9W-]+[Tt ][0-9:]+)[.,]([0-9]{1,9})([Z+-].*|)")
 
 EXAMPLE = "2026-11-22T20:59:01.123456789Z"
 
@@ -39,6 +39,8 @@ def parse(text: str) -> int:
             # datetime knows microseconds only, so the decimals are taken out and added again.
             parts = _FRACTION.fullmatch(text)
             whole, decimals = (parts[1] + parts[3], parts[2]) if parts else (text, "")
+            if not parts and not {".", ","}.isdisjoint(text):  # decimals beyond the ninth would be dropped silently
+                raise ValueError
             when = dt.datetime.fromisoformat(whole).astimezone(dt.UTC)
             result = (when - _EPOCH) // _SECOND * 10**9 + int(decimals.ljust(9, "0"))
     except (ValueError, OverflowError, OSError):
@@ -50,7 +52,7 @@ def parse(text: str) -> int:
     return result
 
 
-class Time(click.ParamType):
+class Time(click.ParamType):  # type: ignore[type-arg] # generic in new releases of click only
     """A time on the command line; becomes int nanoseconds."""
 
     name = "time"

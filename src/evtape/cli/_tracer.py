@@ -1,15 +1,15 @@
 """What ``evtape demo`` records: the calls of a real program, each one an event.
 
-The program takes the sources of the standard library apart: it cuts them into tokens, parses them, writes them as source again, and
-compiles and disassembles that. Every call of a Python function and every return is an event; a generator that goes on counts as
-called, one that yields as returned. The schema of a payload, all little-endian:
+The program takes the sources of the standard library apart: it cuts them into tokens, parses them, writes them as
+source again, and compiles and disassembles that. Every call of a Python function and every return is an event; a
+generator that goes on counts as called, one that yields as returned. The schema of a payload, all little-endian:
 
     name    kind:u8 = 0   0:u8   0:u16       function:u32   UTF-8 text "file.py:line qualified.name"
     call    kind:u8 = 1   0:u8   depth:u16   function:u32   0:i64
     return  kind:u8 = 2   0:u8   depth:u16   function:u32   nanoseconds since its call:i64
 
-and the timestamp of the event is when it happened. The name of a function comes before its first call, so that a file can be read
-from its beginning, also while it is written, and by anything that knows these three lines.
+and the timestamp of the event is when it happened. The name of a function comes before its first call, so that a file
+can be read from its beginning, also while it is written, and by anything that knows these three lines.
 """
 
 from __future__ import annotations

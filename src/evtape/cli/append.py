@@ -34,9 +34,9 @@ def command(path: str, framing: str, as_json: bool) -> int:
     \b
       journalctl -f | evtape append sys.tape
 
-    Makes the stream if there is none. An event can be read by others as soon as its line is complete: a slow pipe is stored line by line, a fast one in
-    batches. Events are made durable once a second and at the end. Input that ends inside a record is damaged (exit code 1);
-    the records before it are stored.
+    Makes the stream if there is none. An event can be read by others as soon as its line is complete: a slow pipe is
+    stored line by line, a fast one in batches. Events are made durable once a second and at the end. Input that ends
+    inside a record is damaged (exit code 1); the records before it are stored.
     """
     if as_json and framing != "lines":
         raise click.UsageError("--json reads lines; leave out --framing")

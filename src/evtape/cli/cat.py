@@ -28,8 +28,8 @@ def command(
 ) -> int:
     """Print the events of a stream.
 
-    One line per event: its time, then its payload as text, in which anything that is not printable is escaped; on a terminal a
-    payload that is not text is cut at the edge. With --json or --framing the payload is exact.
+    One line per event: its time, then its payload as text, in which anything that is not printable is escaped; on a
+    terminal a payload that is not text is cut at the edge. With --json or --framing the payload is exact.
 
     Ends at what is published when it begins. Damaged events are left out, named on stderr, and make the exit code 1.
     """
@@ -89,7 +89,7 @@ class _Damage:
         return DAMAGED
 
 
-# -------------------------------------------------------------------------------------------------------------------- text
+# ----------------------------------------------------------------------------------------------------------------- text
 
 
 def _text_form() -> Callable[[evtape.Event], bytes]:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from types import FrameType
 from typing import IO
 
@@ -32,10 +33,9 @@ def command(path: str, argv: tuple[str, ...]) -> int:
     \b
       evtape record build.tape -- make -j4
 
-    Lines are stamped as they appear. Both standard output and standard error are recorded, and passed through to where
-    they would have gone. Signals are
-    forwarded. The exit code is that of CMD: 128+N when signal N ended it, 127 when it is not found; 1 when CMD was good but lines
-    could not be stored.
+    Lines are stamped as they appear. Both standard output and standard error are recorded, and passed through to
+    where they would have gone. Signals are forwarded. The exit code is that of CMD: 128+N when signal N ended it, 127
+    when it is not found; 1 when CMD was good but lines could not be stored.
     """
     if shutil.which(argv[0]) is None:
         tell(f"{argv[0]}: command not found; nothing was recorded")
@@ -63,7 +63,7 @@ class _Recorder:
         self.code = GOOD  #: what went wrong with storing
 
     def run(self, process: subprocess.Popen[bytes]) -> int:
-        """Until the command has ended and both its streams are at their end; returns its code as ``subprocess`` has it."""
+        """Until the command and both its streams have ended; returns its code as ``subprocess`` has it."""
         sys.stdout.flush()
         assert process.stdout is not None
         assert process.stderr is not None
@@ -84,7 +84,7 @@ class _Recorder:
             while chunk := os.read(source.fileno(), _READ):
                 self._keep(lines, chunk)
                 if not _write(target, chunk):
-                    break  # nobody reads it any more: closing the pipe tells the command so, as it would have been without us
+                    break  # nobody reads it any more: closing the pipe tells the command so
         self._keep(lines, b"")
 
     def _keep(self, lines: _framing.Lines, chunk: bytes) -> None:
@@ -103,7 +103,10 @@ def _write(target: int, chunk: bytes) -> bool:
     view = memoryview(chunk)
     try:
         while view:
-            view = view[os.write(target, view) :]
+            try:
+                view = view[os.write(target, view) :]
+            except BlockingIOError:  # whoever shares it with us made it non-blocking
+                time.sleep(0.001)
     except OSError:
         return False
     return True

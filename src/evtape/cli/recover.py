@@ -21,7 +21,8 @@ from .verify import problem_text
 def command(path: str, output: str | None, dry_run: bool, as_json: bool) -> int:
     """Keep the intact beginning of a damaged stream.
 
-    A stream that was not closed loses its room without events only. The bytes that are cut are saved beside the stream first, in PATH.quarantine-OFFSET. Nothing is ever overwritten.
+    A stream that was not closed loses its room without events only. The bytes that are cut are saved beside the
+    stream first, in PATH.quarantine-OFFSET. Nothing is ever overwritten.
 
     Exit code 0: nothing was lost; 1: published bytes were cut (with --dry-run: would be); 2: not a stream, or in use.
     """
@@ -42,7 +43,8 @@ def text_of(report: evtape.Report, dry_run: bool = False) -> str:
         return f"{kept}\n  {problem_text(report, report.problems[0])}"
     if report.state == "damaged":
         verb = "is" if report.output is not None else "would be" if dry_run else "is now"
-        return f"{path}: EventCount {verb} {report.events} instead of {report.event_count}; no event is lost: {events}{where}"
+        count = f"EventCount {verb} {report.events} instead of {report.event_count}"
+        return f"{path}: {count}; no event is lost: {events}{where}"
     if report.state == "open" and report.output is None:
         verb = "would be cut" if dry_run else "is cut"
         return f"{path}: was not closed; room without events {verb}; no event is lost: {events}"

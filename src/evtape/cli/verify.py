@@ -20,8 +20,8 @@ _SHOWN = 10  # problems a person reads; --json lists more
 def command(paths: tuple[str, ...], as_json: bool) -> int:
     """Read streams and compare every checksum.
 
-    A stream is clean; open (larger than what is published: in use, or its writer was killed; otherwise good); damaged (exit
-    code 1); or not a stream (exit code 2). Of several streams the highest code counts.
+    A stream is clean; open (larger than what is published: in use, or its writer was killed; otherwise good); damaged
+    (exit code 1); or not a stream (exit code 2). Of several streams the highest code counts.
     """
     code = GOOD
     for path in paths:

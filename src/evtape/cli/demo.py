@@ -1,0 +1,179 @@
+"""``evtape demo``: record a real program call by call, and look at what was recorded."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import TYPE_CHECKING
+
+import click
+import numpy as np
+
+import evtape
+
+from . import _show
+from ._times import iso
+from .verify import code_of_report
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import Console
+
+    from ._findings import Function, Returned
+    from ._tracer import Tracer
+
+_DEFAULT = "evtape-demo.tape"
+_EVENTS = {"native": 1_000_000, "python": 400_000}  # recorded unless told otherwise; a few seconds on either core
+_LARGEST = 48_000  # bytes of a source; larger ones would make the end hard to choose
+_SHARE = 10  # the window is this part of the whole
+
+
+@click.command()
+@click.argument("path", type=click.Path(), default=_DEFAULT)
+@click.option("--files", type=click.IntRange(min=1), help="Trace the work on so many source files.")
+@click.option("--seconds", type=click.FloatRange(min=0, min_open=True), help="Trace for so long.")
+def command(path: str, files: int | None, seconds: float | None) -> int:
+    """Record a real program call by call, and show what was recorded.
+
+    Traces the standard library while it takes its own sources apart (tokens, syntax tree, source again, code,
+    disassembled): each call and each return of a Python function is an event with a time in nanoseconds. Then
+    verifies the stream, reads it back, and takes a time window out of its middle.
+
+    PATH is made anew (without PATH: evtape-demo.tape, replaced by the next demo).
+    """
+    out = _show.console()
+    heading(out, "recording every call of the standard library taking its own sources apart")
+    tracer, worked = _record(path, files, seconds)
+    with evtape.open(path) as tape:
+        begin = time.perf_counter()
+        report = evtape.verify(path)
+        _summary(out, tape, report, tracer, worked, time.perf_counter() - begin)
+        _look(out, tape)
+    heading(out, "next")
+    for line in (f"evtape info {path}", f"evtape cat -n 3 {path}"):
+        out.print(f"  {line}")
+    return code_of_report(report)
+
+
+def heading(out: Console, text: str) -> None:
+    """A line over what follows."""
+    from rich.text import Text
+
+    out.print()
+    out.print(Text(text, style="bold"))
+
+
+def _record(path: str, files: int | None, seconds: float | None) -> tuple[Tracer, int]:
+    """Trace until the limit is reached; returns the tracer and how many sources were worked on."""
+    from ._tracer import Tracer, library, work
+
+    goal = _EVENTS[evtape.backend] if files is None and seconds is None else None
+    worked = 0
+    mode = evtape.open(path, "w") if path == _DEFAULT else evtape.open(path, "x")
+    with mode as tape, _show.progress("record", "events") as advance:
+        tracer = Tracer(tape.append)
+        for name in library():
+            with open(name, "rb") as file:
+                source = file.read()
+            if len(source) > _LARGEST:
+                continue
+            with contextlib.suppress(SyntaxError):  # a source that is there to be wrong
+                tracer.run(work, source, name)
+            worked += 1
+            if advance is not None:
+                advance(tracer.events, goal or tracer.events)
+            if (
+                (goal is not None and tracer.events >= goal)
+                or (files is not None and worked >= files)
+                or (seconds is not None and tracer.nanoseconds >= seconds * 1e9)
+            ):
+                break
+    return tracer, worked
+
+
+# --------------------------------------------------------------------------------------------------------------- output
+
+
+def _summary(
+    out: Console, tape: evtape.Reader, report: evtape.Report, tracer: Tracer, worked: int, verify_seconds: float
+) -> None:
+    sizes = tape.sizes
+    rate = tracer.events / tracer.nanoseconds * 1e9
+    took = _show.duration_text(verify_seconds * 1e9)
+    per_second = _show.count_text(report.events / verify_seconds), _show.bytes_text(report.end / verify_seconds)
+    state = f"{report.state}, every checksum matches" if report.ok else f"{report.state}: {report.problems[0].message}"
+    _show.pairs(
+        out,
+        [
+            ("stream", tape.path),
+            ("backend", evtape.backend),
+            ("traced", f"work on {worked:,} source files, {tracer.nanoseconds / 1e9:.2f} s"),
+            ("events", f"{len(tape):,}"),
+            ("rate", f"{rate:,.0f} events/s, the traced program and its tracer included"),
+            ("bytes", f"{report.end:,}"),
+            ("sizes", f"min {sizes.min():,}, mean {sizes.mean():,.1f}, max {sizes.max():,} bytes"),
+            ("first", iso(tape[0].timestamp)),
+            ("last", iso(tape[-1].timestamp)),
+            (
+                "verify",
+                f"{state}; {took}, {per_second[0]} events/s, {per_second[1]}/s",
+            ),
+        ],
+    )
+
+
+def _look(out: Console, tape: evtape.Reader) -> None:
+    """Read the stream back: the chart, the functions, the window."""
+    from ._findings import busiest, functions_of, slowest
+
+    times = tape.timestamps
+    first, span = int(times[0]), int(times[-1] - times[0]) + 1
+    if _show.has_pictures(out):
+        _chart(out, times - first, span)
+    functions = functions_of(tape)
+    _functions(out, busiest(functions, 10), sum(function.own for function in functions))
+    start, width = first + span // 2 - span // (2 * _SHARE), span // _SHARE
+    begin = time.perf_counter_ns()
+    window = tape.between(starting_at=start, ending_before=start + width)
+    found = time.perf_counter_ns() - begin
+    heading(out, f"a window out of the middle: {iso(start)} and {_show.duration_text(width)} on")
+    out.print(f"  {len(window):,} events, found in {_show.duration_text(found)}; the slowest calls in it, by own time")
+    _slowest(out, slowest(window, start, 5), functions)
+
+
+def _chart(out: Console, since: np.ndarray[tuple[int], np.dtype[np.int64]], span: int) -> None:
+    from rich.text import Text
+
+    bins = 64
+    rates = np.bincount(since * bins // span, minlength=bins)[:bins] / (span / bins / 1e9)
+    heading(out, "events per second")
+    rows = _show.chart(rates.tolist(), 4)
+    labels = [_show.count_text(float(rates.max()))] + [""] * (len(rows) - 1)
+    for label, row in zip(labels, rows, strict=True):
+        out.print(Text.assemble((f"{label:>8} ", "cyan"), (row, "green")))
+    out.print(Text(f"{'':>8} 0 s{_show.duration_text(span):>{bins - 3}}", style="cyan"))
+
+
+def _functions(out: Console, functions: Sequence[Function], total: int) -> None:
+    from rich.text import Text
+
+    heading(out, "busiest functions")
+    out.print(Text(f"  {'function':<35} {'calls':>9}  {'own time':>8}  {'share':>5}", style="cyan"))
+    top = max((function.own for function in functions), default=0) or 1
+    pictures = _show.has_pictures(out)
+    for function in functions:
+        share = f"{function.own / (total or 1):5.1%}"
+        name = f"  {_show.cut(function.label, 35):<35} "
+        row = f"{name}{function.calls:>9,}  {_show.duration_text(function.own):>8}  {share:>5}"
+        out.print(Text.assemble(row, (f"  {_show.bar(function.own / top, 12)}" if pictures else "", "green")))
+
+
+def _slowest(out: Console, calls: Sequence[Returned], functions: Sequence[Function]) -> None:
+    from rich.text import Text
+
+    for call in calls:
+        function = functions[call.function]
+        took = f"{_show.duration_text(call.own):>10}"
+        name = f"  {_show.cut(function.label, 36):<36}"
+        out.print(Text.assemble((took, "cyan"), f"{name}  depth {call.depth:>2}  {function.place}"))

@@ -1,0 +1,117 @@
+"""Full disks: the append that finds no room raises, nothing of it is published, and appending works again once there is room."""
+
+from __future__ import annotations
+
+import errno
+import os
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from . import harness
+from .mounts import mounted
+from .reference import entries, verdict
+
+if TYPE_CHECKING:
+    from .harness import Context
+
+STEPS = 64
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def full_disks(ctx: Context) -> None:
+    """On each file system, with room for 1, 2, ... 64 steps of growth."""
+    for kind in ("tmpfs", "ext4", "xfs", "btrfs") if ctx.full else ("tmpfs",):
+        try:
+            with mounted(kind) as folder:
+                for core, evtape in harness.both().items():
+                    for step in ctx.progress(range(1, ctx.scale(4, STEPS) + 1), f"{kind}, {core}"):
+                        meet(ctx, evtape, folder, f"{kind}, {core}, step {step}", step)
+                        ctx.count(f"full disks met, {kind}")
+        except harness.NotRun as why:
+            ctx.not_run(f"full disk on {kind}: {why}")
+
+
+def meet(ctx: Context, evtape: Any, folder: Path, label: str, step: int) -> None:
+    """Leave room for `step` steps of growth, append until it is used up, give room back, go on."""
+    filler, path = folder / "filler", folder / "full.tape"
+    # The native core makes room by the megabyte and falls back to less, so the steps are smaller than what it asks for.
+    leave(filler, folder, 160 * 1024 * step)
+    try:
+        status, told = harness.in_child(lambda: fill(evtape, str(path), filler))
+        if told is None:
+            ctx.violation("a full disk killed a process", f"{label}: {harness.tell(status)}")
+            return
+        for lie in told["lies"]:
+            ctx.violation(lie, f"{label}: {told['errors'][-1:]}")
+        ctx.count("appends refused on a full disk", told["refused"])
+        data = path.read_bytes()
+        said = verdict(data)
+        held = [entry.data[:8] for entry in entries(data, said.end)[0]]
+        if said.state != "clean" or held != [number.to_bytes(8, "little") for number in told["acknowledged"]]:
+            ctx.violation("not what was acknowledged", f"{label}: {tuple(said)}, {len(told['acknowledged'])} acknowledged")
+    finally:
+        for file in folder.iterdir():
+            if file.is_file():
+                file.unlink()
+
+
+def leave(filler: Path, folder: Path, room: int) -> None:
+    """Fill the disk but for `room` bytes."""
+    with open(filler, "wb") as file:
+        for _ in range(3):
+            at = os.statvfs(folder)
+            spare = at.f_bavail * at.f_frsize - room
+            if spare <= 0:
+                return
+            try:
+                os.posix_fallocate(file.fileno(), os.fstat(file.fileno()).st_size, spare)
+            except OSError as error:
+                if error.errno not in FULL:
+                    raise
+
+
+def fill(evtape: Any, path: str, filler: Path) -> dict[str, Any]:
+    """In a child: append until nothing goes any more, take the filler away, append again."""
+    warnings.simplefilter("ignore")
+    told: dict[str, Any] = {"acknowledged": [], "refused": 0, "lies": [], "errors": []}
+    number = 0
+
+    def put(tape: Any, size: int) -> None:
+        nonlocal number
+        number += 1
+        tape.append(number.to_bytes(8, "little") * (size // 8))
+        told["acknowledged"].append(number)
+
+    try:
+        tape = evtape.open(path, "a")
+    except OSError as error:
+        told["refused"] += 1
+        told["errors"].append(str(error))
+        filler.unlink()
+        tape = evtape.open(path, "a")
+    while filler.exists():
+        try:
+            put(tape, (16384, 4000, 104)[told["refused"]])
+            if number % 64 == 0:
+                tape.sync()
+        except evtape.Error as error:
+            # On a copy-on-write file system even a page that was written before may find no room; the guard turns that into this.
+            told["errors"].append(str(error))
+            told["lies"].append(f"a full disk is told as {type(error).__name__}, and the writer is lost")
+            tape.close()
+            filler.unlink()
+            tape = evtape.open(path, "a")
+        except OSError as error:
+            told["refused"] += 1
+            told["errors"].append(str(error))
+            if error.errno not in FULL:
+                told["lies"].append(f"a full disk is told as {error.errno}")
+            if len(tape) != len(told["acknowledged"]):
+                told["lies"].append("something of a refused append was published")
+            if told["refused"] == 3:
+                filler.unlink()
+    for _ in range(20):
+        put(tape, 16384)
+    tape.close()
+    return told

@@ -1,0 +1,93 @@
+"""What tests share: the format written down a second time, with nothing of the package in it, and processes to kill."""
+
+from __future__ import annotations
+
+import os
+import struct
+import subprocess
+import sys
+import time
+import zlib
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+HEADER = struct.Struct("<qqq")
+ENTRY = struct.Struct("<qII")
+DATA = Path(__file__).parent / "data"
+NS = 1_640_995_823_000_000_000  # a time to count from: 2022-01-01T00:10:23Z
+FUTURE = 4_000_000_000_000_000_000  # October 2096
+
+Pairs = list[tuple[int, bytes]]
+
+
+def entry(timestamp: int, data: bytes) -> bytes:
+    return ENTRY.pack(timestamp, len(data), zlib.crc32(data)) + data
+
+
+def stream(events: Iterable[tuple[int, bytes]], *, start: int = NS, count: int | None = None, offset: int | None = None) -> bytes:
+    """A stream as the format says, byte for byte. `count` and `offset` put something wrong into its header."""
+    packed = [entry(timestamp, data) for timestamp, data in events]
+    body = b"".join(packed)
+    head = HEADER.pack(24 + len(body) if offset is None else offset, len(packed) if count is None else count, start)
+    return head + body
+
+
+def prefix(raw: bytes, end: int) -> Pairs:
+    """The events below `end`, checksums compared. The slow reference of every reading test."""
+    at, events = 24, []
+    while at < end:
+        timestamp, size, checksum = ENTRY.unpack_from(raw, at)
+        data = raw[at + 16 : at + 16 + size]
+        assert len(data) == size
+        assert zlib.crc32(data) == checksum
+        events.append((timestamp, data))
+        at += 16 + size
+    assert at == end
+    return events
+
+
+def published(path: str | os.PathLike[str]) -> bytes:
+    """The bytes of a stream up to its WriteOffset. What lies above belongs to nobody."""
+    raw = Path(path).read_bytes()
+    return raw[: HEADER.unpack_from(raw)[0]]
+
+
+def sample(count: int, *, start: int = NS, step: int = 1000) -> Pairs:
+    """Events of many sizes, the empty one included, with rising timestamps."""
+    return [(start + i * step, bytes([i % 251]) * (i * 37 % 300)) for i in range(count)]
+
+
+def pairs(events: Iterable[object]) -> Pairs:
+    """Events as tuples of their timestamp and a copy of their payload."""
+    return [(timestamp, bytes(data)) for timestamp, data in events]  # type: ignore[misc]
+
+
+def start_python(core: str, code: str, *args: object) -> subprocess.Popen[str]:
+    """Another interpreter on `core`, with pipes to talk to it."""
+    return subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", code, *map(str, args)],
+        env={**os.environ, "EVTAPE_BACKEND": core},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def run_python(core: str, code: str, *args: object, returncode: int = 0) -> str:
+    """Run `code` in another interpreter on `core` and return what it printed."""
+    process = start_python(core, code, *args)
+    try:
+        out, err = process.communicate(timeout=100)
+    finally:
+        process.kill()
+    assert process.returncode == returncode, err
+    return out
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 20) -> None:
+    """Return as soon as `condition` holds; fail when it never does."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.005)

@@ -1,0 +1,135 @@
+"""The choice of a core is loud. Each case is a process of its own, because a package is imported once."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.helpers import stream
+
+SHOW = "import evtape; print(evtape.backend, evtape.Event.__module__)"
+
+
+def _python(code: str, backend: str | None, path: Path | None = None) -> subprocess.CompletedProcess[str]:
+    env = {name: value for name, value in os.environ.items() if name not in ("EVTAPE_BACKEND", "PYTHONPATH")}
+    if backend is not None:
+        env["EVTAPE_BACKEND"] = backend
+    if path is not None:
+        env["PYTHONPATH"] = str(path)
+    return subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False, timeout=60)
+
+
+def _copy(tmp_path: Path) -> Path:
+    """The package without its compiled core, as an install without a compiler leaves it."""
+    source = Path(importlib.util.find_spec("evtape").origin).parent
+    shutil.copytree(source, tmp_path / "evtape", ignore=shutil.ignore_patterns("*.so", "*.pyd", "__pycache__"))
+    return tmp_path
+
+
+def test_each_core_can_be_asked_for(et, core):
+    done = _python(SHOW, core)
+    assert (done.returncode, done.stdout.split()) == (0, [core, done.stdout.split()[1]])
+    assert done.stdout.split()[1].rpartition(".")[2] == {"native": "_core", "python": "_core_py"}[core]
+
+
+def test_auto_takes_the_fastest_there_is(et, core, both_cores):
+    for backend in (None, "auto"):
+        assert _python(SHOW, backend).stdout.split()[0] == both_cores[0]
+
+
+@pytest.fixture
+def both_cores():
+    from importlib.machinery import PathFinder
+
+    folders = importlib.util.find_spec("evtape").submodule_search_locations
+    return ["native", "python"] if PathFinder.find_spec("evtape._core", folders) else ["python"]
+
+
+@pytest.mark.parametrize("value", ["", "c", "Native", "pure"])
+def test_an_unknown_value_raises(value):
+    done = _python(SHOW, value)
+    assert done.returncode == 1
+    assert f"ImportError: EVTAPE_BACKEND={value!r} is unknown; use auto, native or python" in done.stderr
+
+
+def test_without_the_compiled_core_auto_falls_back_and_native_raises(tmp_path):
+    path = _copy(tmp_path)
+    assert _python("import evtape; print(evtape.backend, evtape.__path__[0])", None, path).stdout.split() == [
+        "python",
+        str(path / "evtape"),
+    ]
+    done = _python(SHOW, "native", path)
+    assert done.returncode == 1
+    assert "ImportError" in done.stderr
+    assert _python(SHOW, "python", path).returncode == 0
+
+
+def test_a_compiled_core_that_fails_to_import_is_not_hidden(tmp_path):
+    path = _copy(tmp_path)
+    (path / "evtape" / "_core.py").write_text("raise ImportError('broken installation')\n")
+    for backend in (None, "auto", "native"):
+        done = _python(SHOW, backend, path)
+        assert done.returncode == 1
+        assert "broken installation" in done.stderr
+    assert _python(SHOW, "python", path).returncode == 0
+
+
+def test_an_import_leaves_the_process_alone(et, core):
+    code = """
+import signal, sys, threading
+before = {s: signal.getsignal(s) for s in signal.valid_signals()}
+import evtape
+assert {s: signal.getsignal(s) for s in signal.valid_signals()} == before
+assert threading.active_count() == 1
+assert "click" not in sys.modules and "rich" not in sys.modules
+assert getattr(sys, "_is_gil_enabled", lambda: False)() in (False, not hasattr(sys, "abiflags") or "t" not in sys.abiflags)
+print(evtape.backend)
+"""
+    done = _python(code, core)
+    assert (done.returncode, done.stdout.strip()) == (0, core), done.stderr
+
+
+SURFACE = ("NAME", "crc32", "crc32_rungs", "crc32_use", "guard_enable", "guard_disable", "guard_enabled")
+
+
+def test_both_cores_have_the_same_surface(both, tmp_path):
+    (tmp_path / "t.tape").write_bytes(stream([(1, b"x")]))
+    attributes = []
+    for package in both:
+        core = package._backend.core
+        assert [name for name in SURFACE if not hasattr(core, name)] == []
+        with open(tmp_path / "t.tape", "rb") as file:
+            region = core.Region(file.fileno(), 41, "name")
+            things = [region, core.Scanner(region), core.Event(1, b"x"), core.Events(region, 24, 0, 41, -1, True, print)]
+            attributes.append({type(thing).__name__: {n for n in dir(thing) if not n.startswith("_")} for thing in things})
+            del things
+            region.close()
+    native, pure = attributes
+    # The pure core may have more (a path, a read); what the compiled one offers must be there.
+    assert {name: native[name] - pure[name] for name in native} == {name: set() for name in native}
+
+
+def test_crc32_is_zlibs_on_every_rung(et):
+    import random
+    import zlib
+
+    core = et._backend.core
+    data = random.Random(1).randbytes(1 << 17)
+    try:
+        for rung in core.crc32_rungs():
+            core.crc32_use(rung)
+            for size in [*range(300), 1000, 4095, 65535, 65536, 100_000]:
+                for start in (0, 1, 7):
+                    part = data[start : start + size]
+                    assert core.crc32(part) == zlib.crc32(part)
+                    assert core.crc32(part, 12345) == zlib.crc32(part, 12345)
+    finally:
+        core.crc32_use("auto")
+    with pytest.raises(ValueError, match="cannot run here"):
+        core.crc32_use("abacus")

@@ -1,0 +1,619 @@
+"""The command line, run as people run it: a process of its own, on each core."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import evtape
+
+pytest.importorskip("click")
+pytest.importorskip("rich")
+
+from evtape.cli import _framing, _json, _show, _times
+
+CORES = ["native", "python"] if find_spec("evtape._core") else ["python"]
+DATA = Path(__file__).parent / "data"
+EXPECTED: dict[str, Any] = json.loads((DATA / "expected.json").read_text())
+posix = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals, pipes or limits")
+
+DAY = 1_795_381_141_123_456_789  # 2026-11-22T20:59:01.123456789Z
+
+
+def environment(core: str, **more: str) -> dict[str, str]:
+    return os.environ | {"EVTAPE_BACKEND": core, "PYTHONPATH": str(Path(evtape.__file__).parents[1])} | more
+
+
+# Runs one command after the other in one process, because most of what a run costs is the start of Python.
+SERVER = """
+import contextlib, io, json, sys
+from evtape.cli import run
+for line in sys.stdin:
+    out, err = io.TextIOWrapper(io.BytesIO(), "utf-8"), io.TextIOWrapper(io.BytesIO(), "utf-8")
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = run(json.loads(line))
+    out.flush(), err.flush()
+    print(json.dumps([code, out.buffer.getvalue().decode(), err.buffer.getvalue().decode()]), flush=True)
+"""
+
+
+class Cli:
+    """Runs ``evtape`` on one core."""
+
+    def __init__(self, core: str) -> None:
+        self.core = core
+        self._server: subprocess.Popen[str] | None = None
+
+    def argv(self, *arguments: object) -> list[str]:
+        return [sys.executable, "-m", "evtape", *map(str, arguments)]
+
+    def __call__(self, *arguments: object, stdin: bytes = b"", code: int = 0) -> subprocess.CompletedProcess[bytes]:
+        """A process of its own."""
+        argv, env = self.argv(*arguments), environment(self.core)
+        return self._checked(
+            subprocess.run(argv, input=stdin, capture_output=True, env=env, timeout=60, check=False), code
+        )
+
+    def quick(self, *arguments: object, code: int | None = 0) -> subprocess.CompletedProcess[bytes]:
+        """The same in a process that is there already, for what reads no standard input."""
+        if self._server is None:
+            self._server = subprocess.Popen(
+                [sys.executable, "-c", SERVER],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                env=environment(self.core),
+                encoding="utf-8",
+            )
+        assert self._server.stdin is not None
+        assert self._server.stdout is not None
+        self._server.stdin.write(json.dumps(list(map(str, arguments))) + "\n")
+        self._server.stdin.flush()
+        number, out, err = json.loads(self._server.stdout.readline())
+        return self._checked(subprocess.CompletedProcess([], number, out.encode(), err.encode()), code)
+
+    def _checked(
+        self, done: subprocess.CompletedProcess[bytes], code: int | None
+    ) -> subprocess.CompletedProcess[bytes]:
+        assert b"Traceback" not in done.stderr, done.stderr.decode()
+        assert code is None or done.returncode == code, done.stderr.decode()
+        return done
+
+    def start(self, *arguments: object, **options: Any) -> subprocess.Popen[bytes]:
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
+        return subprocess.Popen(self.argv(*arguments), env=environment(self.core), **pipes)
+
+    def close(self) -> None:
+        if self._server is not None:
+            self._server.communicate()
+
+
+@pytest.fixture(params=CORES, scope="module")
+def cli(request: pytest.FixtureRequest) -> Iterator[Cli]:
+    result = Cli(request.param)
+    yield result
+    result.close()
+
+
+def payloads(path: Path) -> list[bytes]:
+    with evtape.open(path) as tape:
+        return [bytes(event.data) for event in tape]
+
+
+def make(path: Path, *events: bytes, at: int = DAY) -> Path:
+    with evtape.open(path, "x") as tape:
+        tape.append_many(list(events), [at + number * 10**9 for number in range(len(events))])
+    return path
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.01)
+
+
+def one_line(message: bytes, *words: str) -> None:
+    """An error is one line on stderr that names what it is about."""
+    text = message.decode()
+    assert text.startswith("evtape")
+    assert text.count("\n") == 1
+    assert all(word in text for word in words), text
+
+
+# -------------------------------------------------------------------------------------------------------------- vectors
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_vector(cli: Cli, tmp_path: Path, name: str) -> None:
+    path = shutil.copy(DATA / f"{name}.tape", tmp_path)
+    commands = [
+        ["verify", "--json"],
+        ["info", "--json"],
+        ["cat", "--json"],
+        ["recover", "--json", "--dry-run"],
+        ["recover", "--json"],
+        ["verify", "--json"],
+        ["recover"],
+    ]
+    results = [cli.quick(*command, path, code=None) for command in commands]
+    for done in results:
+        if done.stderr:
+            one_line(done.stderr, str(path))
+    verify, info, cat, dry, recover, after, again = ((done.returncode, done.stdout) for done in results)
+    want = EXPECTED[name]
+    state, events = want["state"], want["events"]
+    good = state in ("clean", "open")
+    report = json.loads(verify[1])
+    assert verify[0] == (0 if good else 2 if state == "invalid" else 1)
+    assert (report["state"], report["events"], report["end"]) == (state, events, want["end"])
+    if state == "invalid":
+        assert [info[0], cat[0], dry[0], recover[0]] == [2, 2, 2, 2]
+        assert again[0] == 2
+        return
+
+    assert info[0] == 0 if good else info[0] in (0, 1)
+    lost = not good and want["reason"] != "count"
+    assert cat[0] == int(lost)
+    if want["reason"] not in ("header", "truncated"):  # whose end is unknown, so it cannot be opened
+        first = [json.loads(line) for line in cat[1].splitlines()[:events]]
+        assert [event["ordinal"] for event in first] == list(range(events))
+    assert dry[0] == recover[0] == int(lost)
+    assert json.loads(recover[1])["events"] == events
+    assert (after[0], json.loads(after[1])["state"], json.loads(after[1])["events"]) == (0, "clean", events)
+    assert again[0] == 0
+
+
+# ------------------------------------------------------------------------------------------------------------ info, cat
+
+
+def test_info(cli: Cli, tmp_path: Path) -> None:
+    path = make(tmp_path / "a.tape", b"one", b"", b"three")
+    facts = json.loads(cli.quick("info", "--json", path).stdout)
+    assert facts["path"] == str(path)
+    assert facts["backend"] == cli.core
+    assert (facts["state"], facts["events"], facts["bytes"]) == ("clean", 3, path.stat().st_size)
+    assert (facts["first_timestamp"], facts["last_timestamp"]) == (DAY, DAY + 2 * 10**9)
+    assert facts["first"] == "2026-11-22T20:59:01.123456789Z"
+    assert (facts["duration_ns"], facts["events_per_second"]) == (2 * 10**9, 1.5)
+    assert (facts["size_min"], facts["size_max"], facts["sorted"]) == (0, 5, True)
+    text = cli.quick("info", path).stdout.decode()
+    assert cli.core in text
+    assert "3" in text
+    assert "\x1b" not in text
+    assert "█" not in text
+
+
+def test_info_of_an_open_unsorted_stream(cli: Cli, tmp_path: Path) -> None:
+    path = tmp_path / "a.tape"
+    with evtape.open(path, "x") as tape:
+        tape.append_many([b"a", b"b", b"c"], [30, 10, 20])
+        facts = json.loads(cli.quick("info", "--json", path).stdout)
+    assert (facts["state"], facts["sorted"], facts["duration_ns"]) == ("open", False, 20)
+
+
+@posix
+@pytest.mark.parametrize("span", [0, 1, 10**12, 2**64 - 1])
+def test_pictures_on_a_terminal(tmp_path: Path, span: int) -> None:
+    path = tmp_path / "a.tape"
+    with evtape.open(path, "x") as tape:
+        tape.append_many([b"x" * 10] * 100, [-(2**63)] * 50 + [span - 2**63] * 50)
+    code, text = on_terminal(["info", str(path)])
+    assert code == 0
+    assert "█" in text
+    assert "8 - 15 B" in text
+    assert ("peak" in text) == (span > 0)
+
+
+def on_terminal(arguments: list[str], columns: int = 80) -> tuple[int, str]:
+    import pty
+
+    leader, follower = pty.openpty()
+    more = {"TERM": "xterm-256color", "COLUMNS": str(columns), "PYTHONIOENCODING": "utf-8"}
+    process = subprocess.Popen(
+        Cli(CORES[0]).argv(*arguments), stdout=follower, stderr=follower, env=environment(CORES[0], **more)
+    )
+    os.close(follower)
+    text = b""
+    while True:
+        try:
+            chunk = os.read(leader, 65536)
+        except OSError:  # Linux says EIO where others say end of file
+            break
+        if not chunk:
+            break
+        text += chunk
+    os.close(leader)
+    return process.wait(), text.decode()
+
+
+def test_cat(cli: Cli, tmp_path: Path) -> None:
+    path = make(tmp_path / "a.tape", b"one", "zw\u00f6lf\t12".encode(), b"a\nb\x1b[31m", b"\xff\x00", b"")
+    lines = cli.quick("cat", path).stdout.decode().splitlines()
+    assert lines[0] == "2026-11-22T20:59:01.123456789Z one"
+    assert [line.partition(" ")[2] for line in lines] == ["one", "zw\u00f6lf\t12", "a\\nb\\x1b[31m", "\\xff\\x00", ""]
+    assert cli.quick("cat", path, "--framing", "u32be", "-n", "1").stdout == b"\0\0\0\3one"
+
+
+@posix
+def test_cat_on_a_terminal_cuts_what_is_not_text(tmp_path: Path) -> None:
+    path = make(tmp_path / "a.tape", bytes(1000), b"text " * 50)
+    _, text = on_terminal(["cat", str(path)])
+    binary, plain = text.splitlines()
+    assert len(binary) <= 80
+    assert "(1,000 bytes)" in binary
+    assert plain.endswith("text " * 50)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "ordinals"),
+    [
+        (["-n", "2"], [0, 1]),
+        (["-n", "-2"], [3, 4]),
+        (["-n", "0"], []),
+        (["--from", str(DAY + 10**9)], [1, 2, 3, 4]),
+        (["--to", "2026-11-22T20:59:02.123456790Z"], [0, 1]),
+        (["--from", "2026-11-22T21:59:02.123456789+01:00", "--to", str(DAY + 3 * 10**9)], [1, 2]),
+        (["--from", "2026-11-22T20:59:03Z", "-n", "1"], [2]),
+    ],
+)
+def test_cat_selects(cli: Cli, tmp_path: Path, arguments: list[str], ordinals: list[int]) -> None:
+    path = make(tmp_path / "a.tape", b"0", b"1", b"2", b"3", b"4")
+    lines = cli.quick("cat", "--json", path, *arguments).stdout.splitlines()
+    assert [json.loads(line)["ordinal"] for line in lines] == ordinals
+
+
+def test_cat_goes_on_after_damage(cli: Cli, tmp_path: Path) -> None:
+    path = tmp_path / "a.tape"
+    with evtape.open(path, "x") as tape:
+        # Unsorted, so that a query gives single ordinals.
+        tape.append_many([b"zero", b"one", b"two", b"three"], [40, 10, 30, 20])
+    raw = bytearray(path.read_bytes())
+    raw[raw.index(b"one")] ^= 1
+    path.write_bytes(raw)
+    whole = cli.quick("cat", "--json", path, code=1)
+    assert [json.loads(line)["ordinal"] for line in whole.stdout.splitlines()] == [0, 2, 3]
+    one_line(whole.stderr, str(path), "event 1 ", "checksum")
+    part = cli.quick("cat", "--json", path, "--to", "40", code=1)
+    assert [json.loads(line)["ordinal"] for line in part.stdout.splitlines()] == [2, 3]
+
+
+@posix
+def test_a_reader_that_goes_away_is_no_error(cli: Cli, tmp_path: Path) -> None:
+    path = make(tmp_path / "a.tape", *[b"line %d" % number for number in range(50_000)])
+    with cli.start("cat", path) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline().endswith(b"line 0\n")
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait() == 0
+
+
+# --------------------------------------------------------------------------------------------------------------- append
+
+
+def test_append_lines(cli: Cli, tmp_path: Path) -> None:
+    path = tmp_path / "a.tape"
+    assert cli("append", path, stdin=b"one\n\n\xff\x00\r\nlast").stdout == b""
+    cli("append", path, stdin=b"more\n")
+    assert payloads(path) == [b"one", b"", b"\xff\x00\r", b"last", b"more"]
+    assert evtape.verify(path).state == "clean"
+
+
+def test_append_many_lines_at_once(cli: Cli, tmp_path: Path) -> None:
+    text = b"".join(b"%d\n" % number for number in range(100_000))
+    cli("append", tmp_path / "a.tape", stdin=text)
+    assert cli.quick("cat", tmp_path / "a.tape", "--framing", "lines").stdout == text
+
+
+@pytest.mark.parametrize("framing", ["u32le", "u32be"])
+def test_append_records(cli: Cli, tmp_path: Path, framing: str) -> None:
+    records = [b"", b"a\nb", bytes(range(256)), b"x" * 3_000_000]
+    order = "little" if framing == "u32le" else "big"
+    stdin = b"".join(len(record).to_bytes(4, order) + record for record in records)  # type: ignore[arg-type]
+    cli("append", tmp_path / "a.tape", "--framing", framing, stdin=stdin)
+    assert payloads(tmp_path / "a.tape") == records
+    cut = cli("append", tmp_path / "b.tape", "--framing", framing, stdin=stdin[:-1], code=1)
+    one_line(cut.stderr, "record 3", "3000003 of 3000004 bytes")
+    assert payloads(tmp_path / "b.tape") == records[:-1]
+    cut = cli("append", tmp_path / "c.tape", "--framing", framing, stdin=stdin[:-3_000_001], code=1)
+    one_line(cut.stderr, "record 3", "3 of 4 bytes")
+
+
+def test_json_there_and_back(cli: Cli, tmp_path: Path) -> None:
+    path, copy = tmp_path / "a.tape", tmp_path / "b.tape"
+    with evtape.open(path, "x") as tape:
+        events = [b"text", "\u2028\ud7ff\U0001f4fc".encode(), b"\xff\xfe", b"\xed\xa0\x80", b'"\\\n\0', b""]
+        tape.append_many(events, [5, -(2**63), 2**63 - 1, 0, DAY, 1])
+    lines = cli.quick("cat", "--json", path).stdout
+    cli("append", "--json", copy, stdin=lines)
+    assert copy.read_bytes()[24:] == path.read_bytes()[24:]
+    third = json.loads(lines.splitlines()[2])
+    assert third == {
+        "ordinal": 2,
+        "timestamp": 2**63 - 1,
+        "time": "2262-04-11T23:47:16.854775807Z",
+        "data_base64": "//4=",
+    }
+
+
+def test_append_json(tmp_path: Path) -> None:
+    lines = b'{"data":"now"}\n\n{"data":"iso","time":"2026-11-22T20:59:01.123456789Z"}\n{"data":"x"}'
+    before = time.time_ns()
+    Cli(CORES[0])("append", "--json", tmp_path / "a.tape", stdin=lines)
+    with evtape.open(tmp_path / "a.tape") as tape:
+        assert [bytes(event.data) for event in tape] == [b"now", b"iso", b"x"]
+        assert before <= tape[0].timestamp <= time.time_ns()
+        assert tape[1].timestamp == DAY
+
+
+@pytest.mark.parametrize(
+    ("line", "word"),
+    [
+        ("{", "not JSON"),
+        ("[1]", "list"),
+        ('{"time":5}', "no payload"),
+        ('{"data":"a","data_base64":"YQ=="}', "no payload"),
+        ('{"data_base64":"?"}', "base64"),
+        ('{"data":"a","timestamp":1.5}', "1.5"),
+        ('{"data":"a","timestamp":9223372036854775808}', "9223372036854775808"),
+        ('{"data":"a","time":"yesterday"}', "yesterday"),
+        ('{"data":"","timestamp":0}', "timestamp 0"),
+        ('{"data":"\\ud800"}', "surrogates"),
+        ("[" * 100_000, "not JSON"),
+    ],
+)
+def test_wrong_json(line: str, word: str) -> None:
+    with pytest.raises(ValueError, match=word):
+        _json.event_of(line.encode())
+
+
+def test_append_keeps_what_is_before_a_wrong_line(cli: Cli, tmp_path: Path) -> None:
+    done = cli("append", "--json", tmp_path / "a.tape", stdin=b'{"data":"good","timestamp":7}\nbad\n', code=1)
+    one_line(done.stderr, "line 2", "not JSON")
+    assert payloads(tmp_path / "a.tape") == [b"good"]
+
+
+def test_a_slow_pipe_is_seen_at_once(cli: Cli, tmp_path: Path) -> None:
+    path = tmp_path / "a.tape"
+    with cli.start("append", path) as process:
+        assert process.stdin is not None
+        process.stdin.write(b"first\nsec")
+        process.stdin.flush()
+        wait_until(lambda: path.exists() and payloads(path) == [b"first"])
+        process.stdin.write(b"ond\n")
+        process.stdin.flush()
+        wait_until(lambda: payloads(path) == [b"first", b"second"])
+        assert process.poll() is None
+        process.stdin.close()
+        assert process.wait() == 0
+
+
+@posix
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_closes_the_stream(cli: Cli, tmp_path: Path, number: signal.Signals) -> None:
+    path = tmp_path / "a.tape"
+    with cli.start("append", path) as process:
+        assert process.stdin is not None
+        assert process.stderr is not None
+        process.stdin.write(b"first\n")
+        process.stdin.flush()
+        wait_until(lambda: path.exists() and payloads(path) == [b"first"])
+        process.send_signal(number)
+        assert process.wait(20) == 128 + number
+        assert process.stderr.read() == b""
+    assert evtape.verify(path).state == "clean"
+
+
+@posix
+def test_no_room(cli: Cli, tmp_path: Path) -> None:
+    path = tmp_path / "a.tape"
+    limited = ["sh", "-c", 'ulimit -f 200; exec "$@"', "sh", *cli.argv("append", path)]
+    lines = b"".join(b"%06d" % number + b"." * 93 + b"\n" for number in range(10_000))
+    done = subprocess.run(limited, input=lines, capture_output=True, env=environment(cli.core), check=False)
+    one_line(done.stderr, "large")
+    assert done.returncode == 1
+    assert evtape.verify(path).state == "clean"
+    assert 0 < len(payloads(path)) < 4_000  # a pipe holds less than the limit, so some batches were stored
+
+
+def test_append_after_an_interrupted_writer(cli: Cli, tmp_path: Path) -> None:
+    torn = shutil.copy(DATA / "truncated.tape", tmp_path / "torn.tape")
+    done = cli("append", torn, stdin=b"new\n", code=1)
+    one_line(done.stderr, str(torn), "kept 6 events")
+    assert payloads(Path(torn))[6:] == [b"new"]
+    cli("append", torn, stdin=b"newer\n")
+    damaged = shutil.copy(DATA / "bitflip-middle.tape", tmp_path / "damaged.tape")
+    before = Path(damaged).read_bytes()
+    one_line(cli("append", damaged, stdin=b"new\n", code=1).stderr, "nothing was changed")
+    assert Path(damaged).read_bytes() == before
+
+
+# --------------------------------------------------------------------------------------------------------------- record
+
+TALK = """
+import sys
+for number in range(3):
+    print("out", number, flush=True)
+    print("err", number, file=sys.stderr, flush=True)
+sys.stdout.buffer.write(b"part\\xff")
+sys.stdout.flush()
+sys.exit(3)
+"""
+
+
+def test_record(cli: Cli, tmp_path: Path) -> None:
+    path = tmp_path / "a.tape"
+    done = cli("record", path, "--", sys.executable, "-c", TALK, code=3)
+    end = os.linesep.encode()
+    assert done.stdout == end.join([b"out 0", b"out 1", b"out 2", b"part\xff"])
+    assert done.stderr == end.join([b"err 0", b"err 1", b"err 2", b""])
+    lines = [payload.rstrip(b"\r") for payload in payloads(path)]
+    assert [line for line in lines if not line.startswith(b"err")] == [b"out 0", b"out 1", b"out 2", b"part\xff"]
+    assert [line for line in lines if line.startswith(b"err")] == [b"err 0", b"err 1", b"err 2"]
+
+
+@posix
+def test_record_by_signal(cli: Cli, tmp_path: Path) -> None:
+    cli("record", tmp_path / "a.tape", "--", "sh", "-c", "echo before; kill -9 $$", code=128 + 9)
+    assert payloads(tmp_path / "a.tape") == [b"before"]
+
+
+@posix
+def test_record_forwards_signals(cli: Cli, tmp_path: Path) -> None:
+    path = tmp_path / "a.tape"
+    script = "trap 'echo got it; exit 7' TERM; echo ready; while :; do sleep 0.02; done"
+    with cli.start("record", path, "--", "sh", "-c", script) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        assert payloads(path) == [b"ready"]  # kept before it is passed through
+        process.terminate()
+        assert process.stdout.read() == b"got it\n"
+        assert process.wait(20) == 7
+    assert payloads(path) == [b"ready", b"got it"]
+
+
+@posix
+def test_record_when_nobody_reads(cli: Cli, tmp_path: Path) -> None:
+    with cli.start("record", tmp_path / "a.tape", "--", "yes") as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"y\n"
+        process.stdout.close()
+        assert process.wait(20) == 128 + signal.SIGPIPE
+    assert evtape.verify(tmp_path / "a.tape").state == "clean"
+
+
+def test_record_without_a_command(tmp_path: Path) -> None:
+    cli = Cli(CORES[0])
+    one_line(cli("record", tmp_path / "a.tape", "--", "no-such-command", code=127).stderr, "no-such-command")
+    one_line(cli("record", tmp_path / "a.tape", code=2).stderr, "CMD")
+    assert not (tmp_path / "a.tape").exists()
+
+
+# ------------------------------------------------------------------------------------------------------ verify, recover
+
+
+def test_verify_several(cli: Cli, tmp_path: Path) -> None:
+    names = [DATA / "three.tape", DATA / "bitflip-middle.tape", DATA / "unclosed.tape"]
+    done = cli.quick("verify", *names, code=1)
+    text = done.stdout.decode()
+    assert "clean, 3 events" in text
+    assert "the intact beginning is 5 events" in text
+    assert "open (in use, or not closed), 10 events" in text
+    assert done.stderr == b""
+    done = cli.quick("verify", *names, DATA / "png.tape", tmp_path, tmp_path / "none", code=2)
+    assert len(done.stderr.splitlines()) == 2
+
+
+def test_recover_never_overwrites(cli: Cli, tmp_path: Path) -> None:
+    path = Path(shutil.copy(DATA / "bitflip-middle.tape", tmp_path / "a.tape"))
+    before = path.read_bytes()
+    (tmp_path / "taken").write_bytes(b"precious")
+    one_line(cli.quick("recover", path, "--output", tmp_path / "taken", code=2).stderr, "taken", "exists")
+    one_line(cli.quick("recover", path, "--output", path, code=2).stderr, "a.tape", "exists")
+    assert (tmp_path / "taken").read_bytes() == b"precious"
+    cli.quick("recover", path, "--output", tmp_path / "new", code=1)
+    cli.quick("recover", path, "--dry-run", code=1)
+    assert path.read_bytes() == before
+    assert len(payloads(tmp_path / "new")) == 5
+    text = cli.quick("recover", path, code=1).stdout.decode()
+    saved = path.with_name("a.tape.quarantine-667")
+    assert str(saved) in text
+    assert saved.read_bytes() == before[667:]
+    assert "clean" in cli.quick("recover", path).stdout.decode()
+
+
+# ------------------------------------------------------------------------------------------------------------ wrong use
+
+
+def test_wrong_use(cli: Cli, tmp_path: Path) -> None:
+    path = make(tmp_path / "a.tape", b"one")
+    one_line(cli.quick("cat", tmp_path / "none.tape", code=2).stderr, "none.tape", "No such file", "check the name")
+    one_line(cli.quick("cat", tmp_path, code=2).stderr, str(tmp_path), "not a regular file")
+    one_line(cli.quick("cat", path, "--from", "yesterday", code=2).stderr, "yesterday", "ISO 8601")
+    one_line(cli.quick("cat", path, "--json", "--framing", "lines", code=2).stderr, "not both")
+    one_line(cli.quick("append", tmp_path / "none" / "a.tape", code=2).stderr, "none", "No such file")
+    one_line(cli.quick("no-such", code=2).stderr, "no-such", "--help")
+    assert b"append" in cli.quick(code=2).stdout
+    assert b"record" in cli.quick("--help").stdout
+    assert evtape.__version__.encode() in cli.quick("--version").stdout
+    with evtape.open(path, "a"):
+        one_line(cli.quick("append", path, code=2).stderr, "another writer")
+        one_line(cli.quick("recover", path, code=2).stderr, "another writer")
+
+
+@posix
+def test_output_that_cannot_be_written(tmp_path: Path) -> None:
+    if not os.path.exists("/dev/full"):
+        pytest.skip("needs /dev/full")
+    path = make(tmp_path / "a.tape", b"one")
+    with open("/dev/full", "wb") as full, Cli(CORES[0]).start("cat", path, stdout=full) as process:
+        assert process.stderr is not None
+        one_line(process.stderr.read(), "output", "No space")
+        assert process.wait() == 1
+
+
+@pytest.mark.parametrize("missing", ["click", "rich"])
+def test_without_the_extra(tmp_path: Path, missing: str) -> None:
+    (tmp_path / "sitecustomize.py").write_text(f"import sys; sys.modules[{missing!r}] = None")
+    env = environment(CORES[0])
+    env["PYTHONPATH"] = os.pathsep.join([str(tmp_path), env["PYTHONPATH"]])
+    argv = [sys.executable, "-m", "evtape", "info", "x"]
+    done = subprocess.run(argv, capture_output=True, env=env, check=False)
+    assert done.returncode == 2
+    one_line(done.stderr, missing, "pip install 'evtape[cli]'")
+
+
+# ---------------------------------------------------------------------------------------------------------------- parts
+
+
+@pytest.mark.parametrize("value", [0, -1, 1, DAY, -(2**63), 2**63 - 1, 10**9 - 1, -(10**9) - 1])
+def test_times_come_back(value: int) -> None:
+    assert _times.parse(_times.iso(value)) == value
+    assert _times.parse(str(value)) == value
+
+
+def test_times() -> None:
+    assert _times.iso(DAY) == "2026-11-22T20:59:01.123456789Z"
+    assert _times.parse("2026-11-22T20:59:01.5Z") == DAY // 10**9 * 10**9 + 500_000_000
+    assert _times.parse("2026-11-22 21:59:01,123456789+01:00") == DAY
+    assert _times.parse("1970-01-02T00:00Z") == 86400 * 10**9
+    for wrong in ("", "soon", "2026-11-22T20:59:01.1234567890Z", "2026-13-01", "9999-01-01T00:00Z", str(2**63)):
+        with pytest.raises(ValueError, match=r"no time|int64"):
+            _times.parse(wrong)
+
+
+def pieces(data: bytes, step: int) -> Iterator[bytes]:
+    return (data[at : at + step] for at in range(0, len(data), step))
+
+
+@pytest.mark.parametrize("framing", _framing.NAMES)
+@pytest.mark.parametrize("step", [1, 2, 3, 5, 7, 1000])
+def test_framing_does_not_depend_on_the_pieces(framing: str, step: int) -> None:
+    records = [b"", b"a", b"bcd" * 9, b"", bytes(9)]
+    frame = _framing.framed(framing)
+    splitter = _framing.splitter(framing)
+    whole = b"".join(frame(memoryview(record)) for record in records)
+    found = [bytes(item) for piece in pieces(whole, step) for item in splitter.feed(piece)]
+    assert found + splitter.finish() == records
+
+
+def test_pictures() -> None:
+    assert _show.sparkline([0, 0.001, 4, 8]) == " ▁▄█"
+    assert _show.chart([0, 1, 2], 2) == ["  █", " ██"]
+    assert (_show.bar(1, 3), _show.bar(0.5, 3), _show.bar(0, 3)) == ("███", "█▌", "")
+    assert [_show.bytes_text(size) for size in (0, 999, 1500, 2.5e12)] == ["0 B", "999 B", "1.5 kB", "2.5 TB"]
+    durations = [_show.duration_text(ns) for ns in (5, 1500, 61e9, 90061e9)]
+    assert durations == ["5 ns", "1.5 µs", "00:01:01", "1 d 01:01:01"]
+    assert [_show.count_text(count) for count in (5, 1500, 2e9)] == ["5", "1.5 k", "2 G"]

@@ -1,0 +1,81 @@
+"""Event: a tuple of timestamp and data when unpacked, with attributes beside."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import zlib
+
+import pytest
+
+from tests.helpers import NS, stream
+
+
+@pytest.fixture
+def event(et, tmp_path):
+    (tmp_path / "t.tape").write_bytes(stream([(NS, b"first"), (NS + 1, b"payload")]))
+    with et.open(tmp_path / "t.tape") as tape:
+        return tape[1]
+
+
+def test_an_event_unpacks(et, event):
+    timestamp, data = event
+    assert (timestamp, bytes(data)) == (NS + 1, b"payload")
+    assert (event[0], bytes(event[1]), event[-2], bytes(event[-1]), len(event)) == (NS + 1, b"payload", NS + 1, b"payload", 2)
+    assert isinstance(event, et.Event)
+    with pytest.raises(IndexError):
+        event[2]
+
+
+def test_attributes(event):
+    assert (event.timestamp, event.ordinal, event.offset, event.checksum) == (NS + 1, 1, 45, zlib.crc32(b"payload"))
+    assert (type(event.timestamp), type(event.checksum)) == (int, int)
+
+
+@pytest.mark.parametrize("name", ["timestamp", "data", "ordinal", "offset", "checksum"])
+def test_an_event_cannot_be_changed(event, name):
+    with pytest.raises(AttributeError):
+        setattr(event, name, 1)
+    with pytest.raises(AttributeError):
+        event.other = 1
+    with pytest.raises(TypeError):
+        event.data[0] = 1
+
+
+def test_equality_and_hash(et, event):
+    same = et.Event(NS + 1, b"payload", ordinal=77)
+    assert event == same == (NS + 1, b"payload")
+    assert event != et.Event(NS, b"payload")
+    assert event != et.Event(NS + 1, b"other")
+    assert event != (NS + 1, b"payload", 1)
+    assert event != [NS + 1, b"payload"]
+    assert event != 5
+    assert hash(event) == hash(same) == hash((NS + 1, memoryview(b"payload")))
+    assert len({event, same}) == 1
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_pickle_keeps_everything(et, event, protocol):
+    again = pickle.loads(pickle.dumps(event, protocol))
+    assert type(again) is et.Event
+    assert again == event
+    assert (again.ordinal, again.offset, again.checksum) == (event.ordinal, event.offset, event.checksum)
+    assert again.data.readonly
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy])
+def test_copies_hold_their_own_bytes(et, event, duplicate):
+    again = duplicate(event)
+    assert type(again) is et.Event
+    assert (again, again.ordinal, again.offset, again.checksum) == (event, 1, 45, event.checksum)
+
+
+def test_made_by_hand(et):
+    event = et.Event(5, bytearray(b"abc"))
+    assert (event.timestamp, bytes(event.data), event.ordinal, event.offset) == (5, b"abc", 0, 0)
+    assert event.checksum == zlib.crc32(b"abc")
+    assert event.data.readonly
+    assert repr(event) == "Event(timestamp=5, data=<3 bytes>, ordinal=0, offset=0)"
+    for wrong in (lambda: et.Event(), lambda: et.Event(5), lambda: et.Event(5, "text"), lambda: et.Event("x", b"")):
+        with pytest.raises(TypeError):
+            wrong()
