@@ -13,6 +13,8 @@ from libc.stdint cimport INT64_MIN, int64_t, uint8_t, uint32_t, uint64_t
 
 import os
 
+import numpy as np
+
 from . import errors
 from ._time import nanoseconds
 
@@ -104,6 +106,7 @@ evtape_crc32_init()
 # milliseconds.
 cdef enum:
     SHORT_BATCH = 65536
+    KEEP_BEHIND = 33554432  # bytes behind an iteration that stay in this process's memory
 
 
 # ------------------------------------------------------------------------------------------ checksum
@@ -619,6 +622,8 @@ cdef class Appender:
 
 cdef int get_payload(object data, Py_buffer *buffer, str path, Py_ssize_t index=-1) except -1:
     """A contiguous view of `data`, or the error that says why there is none."""
+    if isinstance(data, np.ndarray) and data.dtype.hasobject:
+        raise errors.not_a_payload(path, data, "" if index < 0 else f" {index}")
     try:
         return PyObject_GetBuffer(data, buffer, PyBUF_SIMPLE)
     except Exception:
@@ -793,6 +798,7 @@ cdef class Events:
     cdef Mapping mapping
     cdef object whole
     cdef int64_t offset, ordinal, bound, stop
+    cdef int64_t behind  # where the memory that is not yet let go begins
     cdef bint check
     cdef object problem
 
@@ -805,7 +811,7 @@ cdef class Events:
         self.region = region
         self.mapping = region.mapping
         self.whole = PyMemoryView_FromObject(region.whole).toreadonly()
-        self.offset = offset
+        self.offset = self.behind = offset
         self.ordinal = ordinal
         self.bound = bound
         self.stop = stop
@@ -818,14 +824,18 @@ cdef class Events:
     @cython.critical_section
     def __next__(self):
         cdef evtape_entry entry
-        cdef int64_t at, ordinal
+        cdef int64_t at, ordinal, after
         cdef int reason
         while self.offset < self.bound and self.ordinal != self.stop:
             at, ordinal = self.offset, self.ordinal
             reason = self._step(&entry)
             if reason == 0:
                 return self._event(at, ordinal, &entry)
+            after = self.offset
+            if reason == 3:  # where this raises, nothing behind the zeros can be trusted and the iteration is over
+                self.offset = self.bound
             self.problem(ordinal, at, ("", "size", "checksum", "zero", "fault")[reason])
+            self.offset = after
             if reason == 3:
                 return self._event(at, ordinal, &entry)
         raise StopIteration
@@ -835,6 +845,9 @@ cdef class Events:
         cdef const uint8_t *at = self.mapping.base + self.offset
         cdef int64_t left = self.bound - self.offset - EVTAPE_ENTRY_SIZE
         cdef bint intact = True
+        if self.offset - self.behind > KEEP_BEHIND:
+            evtape_let_go(self.mapping.base, self.behind, self.offset)
+            self.behind = self.offset
         if left >= 0:
             entry[0] = evtape_load_entry(at)
         if left < 0 or <int64_t>entry.size > left:

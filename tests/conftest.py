@@ -104,6 +104,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "pair" in metafunc.fixturenames:  # one core writes, one reads
         pairs = [(one, other) for one in wanted for other in wanted]
         metafunc.parametrize("pair", pairs, indirect=True, ids=[f"{one}-{other}" for one, other in pairs])
+    if "packages" in metafunc.fixturenames:  # every core there is, be it one
+        metafunc.parametrize("packages", [wanted], indirect=True, ids=["+".join(wanted)])
     if "both" in metafunc.fixturenames:  # the same on both cores, compared
         lonely = pytest.mark.skipif(len(wanted) < 2, reason="comparing the cores needs both of them")
         metafunc.parametrize("both", [pytest.param(wanted, marks=lonely, id="+".join(wanted))], indirect=True)
@@ -133,3 +135,9 @@ def pair(request: pytest.FixtureRequest) -> tuple[ModuleType, ModuleType]:
 def both(request: pytest.FixtureRequest) -> list[ModuleType]:
     """The package on every core."""
     return [_COPIES[core]["evtape"] for core in request.param]
+
+
+@pytest.fixture
+def packages(request: pytest.FixtureRequest) -> dict[str, ModuleType]:
+    """The package by the name of its core."""
+    return {core: _COPIES[core]["evtape"] for core in request.param}

@@ -41,7 +41,8 @@ def test_demo(core: str, tmp_path: Path) -> None:
     assert f"{report.events:,}" in text
     assert f"backend  {core}" in text
     assert "every checksum matches" in text
-    assert "tokenize." in text
+    assert "busiest functions" in text
+    assert "slowest calls" in text
     assert f"evtape info {path}" in text
     assert "\x1b" not in text
     assert "█" not in text

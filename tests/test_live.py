@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tests.helpers import pairs, run_python, start_python
+from tests.helpers import NS, pairs, run_python, start_python
 
 WRITE = """
 import evtape, sys
@@ -16,20 +16,22 @@ print("ready", flush=True)
 count, how = int(sys.argv[2]), sys.argv[3]
 if how == "single":
     for i in range(count):
-        tape.append(b"%d." % i * (i % 50), timestamp=i)
+        tape.append(b"%d." % i * (i % 50 + 1), timestamp=i)
 else:
     for start in range(0, count, 100):
-        tape.append_many([b"%d." % i * (i % 50) for i in range(start, start + 100)], range(start, start + 100))
+        tape.append_many([b"%d." % i * (i % 50 + 1) for i in range(start, start + 100)], range(start, start + 100))
 tape.close()
 """
 READ = """
 import evtape, sys, time
 count, seen, length = int(sys.argv[2]), 0, 0
 tape = evtape.open(sys.argv[1])
+end = time.monotonic() + 60
 while seen < count:
+    assert time.monotonic() < end, "the writer stopped"
     seen = 0
     for timestamp, data in tape:
-        assert timestamp == seen and data == b"%d." % seen * (seen % 50), (timestamp, seen)
+        assert timestamp == seen and data == b"%d." % seen * (seen % 50 + 1), (timestamp, seen)
         seen += 1
     assert len(tape) >= seen >= length
     length = seen
@@ -38,7 +40,7 @@ print(seen)
 
 
 def _expected(count):
-    return [(i, b"%d." % i * (i % 50)) for i in range(count)]
+    return [(i, b"%d." % i * (i % 50 + 1)) for i in range(count)]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a live file is locked by its size there; not yet run")
@@ -77,8 +79,8 @@ def test_questions_about_a_live_stream_in_this_process(pair, tmp_path):
                 assert part.timestamps.tolist() == list(part.ordinals)
                 assert len(tape.between(starting_at=length - 1)) >= 1
         assert tape.timestamps.tolist() == list(range(count))
-    writer.communicate(timeout=60)
-    assert writer.returncode == 0
+    _, err = writer.communicate(timeout=60)
+    assert writer.returncode == 0, err
 
 
 def test_a_reader_sees_an_event_as_soon_as_append_returned(pair, tmp_path):
@@ -86,9 +88,9 @@ def test_a_reader_sees_an_event_as_soon_as_append_returned(pair, tmp_path):
     path = tmp_path / "t.tape"
     with writing.open(path, "w") as tape, reading.open(path) as reader:
         for i in range(300):
-            tape.append(b"x" * i * 100, timestamp=i)  # grows well beyond what the reader mapped at first
+            tape.append(b"x" * i * 100, timestamp=NS + i)  # grows well beyond what the reader mapped at first
             assert len(reader) == i + 1
-            assert (reader[-1].timestamp, len(reader[-1].data)) == (i, i * 100)
+            assert (reader[-1].timestamp, len(reader[-1].data)) == (NS + i, i * 100)
     assert reading.verify(path).state == "clean"
 
 

@@ -7,6 +7,7 @@ them do.
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import sys
@@ -15,6 +16,8 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from time import time_ns
 from typing import Any, Final, final
+
+import numpy as np
 
 from . import errors
 from ._format import ENTRY, ENTRY_SIZE, HEADER, HEADER_SIZE, SIZE_MAX, TIME_MIN
@@ -25,6 +28,9 @@ NAME: Final = "python"
 _PREAD = getattr(os, "pread", None)  # absent on Windows, where a mapped file cannot be truncated
 _SWAPPED = sys.byteorder == "big"
 _CHUNK = 1 << 20
+_MADV_POPULATE_WRITE = 23  # Linux 5.14
+_PACK_ENTRY = ENTRY.pack_into
+_CRC32 = zlib.crc32
 
 
 def crc32(data: Any, value: int = 0, /) -> int:
@@ -58,8 +64,9 @@ class Region:
         self.large_pages = True  # whether room is made of large pages; the native core's to use
         self._lock = threading.Lock()
         self.size = 0
+        self._mapping: Any = None
         self._whole: memoryview = memoryview(b"")
-        self._header: memoryview | None = None
+        self._header: Any = None  # the words (WriteOffset, EventCount), each loaded and stored as a whole
         self.cover(size)
 
     def _open(self) -> None:
@@ -79,9 +86,20 @@ class Region:
             if size > before:
                 _allocate(self._fd, before, size)
             self.cover(size)
+            self._populate(before, size)
         except OSError as error:
             os.ftruncate(self._fd, before)
             raise errors.named(error, self.path, f"making room for {size} bytes") from None
+
+    def _populate(self, start: int, stop: int) -> None:
+        """Bring the new pages in now, so that no append waits for one. Only a matter of time: a failure is no error."""
+        if sys.platform == "linux":
+            first = start // mmap.PAGESIZE * mmap.PAGESIZE
+            mapping = self._mapping
+            with contextlib.suppress(OSError):  # a kernel before 5.14
+                if self.large_pages:
+                    mapping.madvise(mmap.MADV_HUGEPAGE, first, stop - first)
+                mapping.madvise(_MADV_POPULATE_WRITE, first, stop - first)
 
     @property
     def reach(self) -> int:
@@ -107,10 +125,12 @@ class Region:
             except (OSError, ValueError) as error:
                 failure = error if isinstance(error, OSError) else OSError(22, str(error))
                 raise errors.named(failure, self.path, f"mapping {size} bytes") from None
+            self._mapping = mapping
             self._whole = memoryview(mapping)
             # Eight bytes at a time through a cast: struct.pack_into on a live header zeroes it first, which readers
             # would see.
-            self._header = self._whole[:16].cast("q") if size >= HEADER_SIZE else None
+            words = self._whole[:16].cast("q") if size >= HEADER_SIZE else None
+            self._header = _Swapped(words) if _SWAPPED and words is not None else words
         self.size = size
 
     def read(self, start: int, stop: int) -> memoryview:
@@ -151,8 +171,7 @@ class Region:
         """(WriteOffset, EventCount, StartTimestamp), loaded with acquire order."""
         self._open()
         if self._header is not None:
-            words = self._header
-            return _le(words[0]), _le(words[1]), HEADER.unpack(self._whole[:HEADER_SIZE])[2]
+            return self._header[0], self._header[1], HEADER.unpack(self._whole[:HEADER_SIZE])[2]
         # A copy made by the kernel may be torn. WriteOffset only grows, so the same bytes twice are a value that was
         # there.
         before = self._read(0, HEADER_SIZE)
@@ -163,9 +182,8 @@ class Region:
     def store_header(self, write_offset: int, event_count: int, /) -> None:
         """Publish (WriteOffset, EventCount)."""
         self._open()
-        assert self._header is not None
-        self._header[1] = _le(event_count)
-        self._header[0] = _le(write_offset)
+        self._header[1] = event_count
+        self._header[0] = write_offset
 
     def let_go(self, start: int, stop: int, /) -> None:
         """Take the pages of [start, stop) out of this process's memory; the next look at them brings them back."""
@@ -173,8 +191,7 @@ class Region:
             page = mmap.PAGESIZE
             first = -(-start // page) * page
             if stop // page * page > first:
-                mapping: Any = self._whole.obj
-                mapping.madvise(mmap.MADV_DONTNEED, first, stop // page * page - first)
+                self._mapping.madvise(mmap.MADV_DONTNEED, first, stop // page * page - first)
 
     def flush(self, start: int, stop: int, /) -> None:
         """Make the pages of [start, stop) durable."""
@@ -182,8 +199,7 @@ class Region:
         first = start // mmap.ALLOCATIONGRANULARITY * mmap.ALLOCATIONGRANULARITY
         try:
             if self._writable and stop > first:
-                mapping: Any = self._whole.obj
-                mapping.flush(first, stop - first)
+                self._mapping.flush(first, stop - first)
             if sys.platform != "linux":
                 os.fsync(self._fd)  # F_FULLFSYNC on macOS, FlushFileBuffers on Windows
         except OSError as error:
@@ -193,13 +209,21 @@ class Region:
         """Let go of the mapping. Views stay valid and keep it alive."""
         self._closed = True
         self._header = None
+        self._mapping = None
         self._whole = memoryview(b"")
 
 
-def _le(word: int) -> int:
-    if not _SWAPPED:
-        return word
-    return int.from_bytes(word.to_bytes(8, "big", signed=True), "little", signed=True)
+class _Swapped:
+    """The header's words on a big-endian machine."""
+
+    def __init__(self, words: memoryview) -> None:
+        self._words = words
+
+    def __getitem__(self, index: int) -> int:
+        return int.from_bytes(self._words[index].to_bytes(8, "big", signed=True), "little", signed=True)
+
+    def __setitem__(self, index: int, value: int) -> None:
+        self._words[index] = int.from_bytes(value.to_bytes(8, "little", signed=True), "big", signed=True)
 
 
 def _allocate(fd: int, start: int, stop: int) -> None:
@@ -228,13 +252,14 @@ class Appender:
         self._room = room
         self._lock = threading.Lock()
 
-    def _make_room(self, end: int) -> None:
-        """The slow path, without the lock held: makes room up to `end` or raises."""
-        self._lock.release()
-        try:
-            self._room(end)
-        finally:
-            self._lock.acquire()
+    def _make_room(self, size: int) -> None:
+        """The slow path, without the lock held: makes room for `size` bytes at the end or raises."""
+        while (end := self.offset + size) > self.limit:
+            self._lock.release()
+            try:
+                self._room(end)
+            finally:
+                self._lock.acquire()
 
     def _publish(self, end: int, count: int) -> None:
         """Publish what was stored below `end`.
@@ -242,15 +267,14 @@ class Appender:
         An exception can come between any two steps (a signal handler that raises). Offset and count are then taken
         from the header again, so what was published stays and what was not never happened.
         """
-        header = self._region._header
-        assert header is not None
+        header: Any = self._region._header
         try:
-            header[1] = _le(count)
-            header[0] = _le(end)
+            header[1] = count
+            header[0] = end
             self.offset, self.count = end, count
         except BaseException:
-            if _le(header[0]) != end:
-                header[1] = _le(self.count)
+            if header[0] != end:
+                header[1] = self.count
             else:
                 self.offset, self.count = end, count
             raise
@@ -264,27 +288,38 @@ class Appender:
         if type(data) is not bytes:
             data = _payload(data, self._region.path)
         size = len(data)
+        if timestamp is not None or size > SIZE_MAX:
+            timestamp = self._checked(size, timestamp)
+        with self._lock:
+            at = self.offset
+            start = at + ENTRY_SIZE
+            end = start + size
+            if end > self.limit:
+                self._make_room(end - at)
+                at = self.offset
+                start = at + ENTRY_SIZE
+                end = start + size
+            if timestamp is None:
+                timestamp = time_ns()
+                if timestamp < self.last_timestamp:
+                    timestamp = self.last_timestamp
+            mapping = self._region._mapping
+            mapping[start:end] = data
+            _PACK_ENTRY(mapping, at, timestamp, size, _CRC32(data))
+            self.last_timestamp = timestamp
+            ordinal = self.count
+            self._publish(end, ordinal + 1)
+            return ordinal
+
+    def _checked(self, size: int, timestamp: Any) -> int | None:
+        """The timestamp in nanoseconds, or the error that says why this event cannot be stored."""
         if timestamp is not None:
             timestamp = nanoseconds(timestamp, self._region.path)
             if size == 0 and timestamp == 0:
                 raise errors.zero_event(self._region.path)
         if size > SIZE_MAX:
             raise errors.payload_too_large(self._region.path, size)
-        with self._lock:
-            while (end := self.offset + ENTRY_SIZE + size) > self.limit:
-                self._make_room(end)
-            if timestamp is None:
-                timestamp = time_ns()
-                if timestamp < self.last_timestamp:
-                    timestamp = self.last_timestamp
-            at = self.offset
-            whole = self._region._whole
-            whole[at + ENTRY_SIZE : end] = data
-            ENTRY.pack_into(whole, at, timestamp, size, zlib.crc32(data))
-            self.last_timestamp = timestamp
-            ordinal = self.count
-            self._publish(end, ordinal + 1)
-            return ordinal
+        return timestamp  # type: ignore[no-any-return]
 
     def append_many(self, payloads: Sequence[Any], timestamps: Any = None, /) -> int:
         """Append a sequence of buffers as one batch, published whole or not at all. Returns the ordinal of the first.
@@ -321,17 +356,17 @@ class Appender:
         """Write the entries and publish them with one store."""
         total = sum(map(len, items)) + ENTRY_SIZE * len(items)
         with self._lock:
-            while self.offset + total > self.limit:
-                self._make_room(self.offset + total)
+            self._make_room(total)
             timestamp = max(time_ns(), self.last_timestamp)
             stamps = [timestamp] * len(items) if timestamps is None else timestamps.tolist()
             at = self.offset
-            whole = self._region._whole
+            mapping = self._region._mapping
             for timestamp, data in zip(stamps, items, strict=True):
+                start = at + ENTRY_SIZE
                 size = len(data)
-                end = at + ENTRY_SIZE + size
-                whole[at + ENTRY_SIZE : end] = data
-                ENTRY.pack_into(whole, at, timestamp, size, zlib.crc32(whole[at + ENTRY_SIZE : end]))
+                end = start + size
+                mapping[start:end] = data
+                _PACK_ENTRY(mapping, at, timestamp, size, _CRC32(data))
                 at = end
             ordinal = self.count
             if items:
@@ -356,6 +391,11 @@ class Appender:
 def _payload(data: Any, path: str, where: str = "") -> memoryview:
     """A flat view of `data`, or the error that says why there is none."""
     try:
+        if isinstance(data, np.ndarray):
+            if data.dtype.hasobject:
+                raise BufferError
+            if data.dtype.kind in "mM":  # which memoryview has no format for
+                data = data.view(np.int64)
         view = memoryview(data)
         if not view.c_contiguous:
             raise BufferError
@@ -575,7 +615,12 @@ class Events:
                 self._offset = self._bound
                 reason, event = "fault", None
             if reason:
+                # Where this raises at a zero entry, nothing behind it can be trusted and the iteration is over.
+                after = self._offset
+                if reason == "zero":
+                    self._offset = self._bound
                 self._problem(ordinal, at, reason)
+                self._offset = after
             if event is not None:
                 return event
         raise StopIteration

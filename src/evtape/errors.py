@@ -66,7 +66,9 @@ def payload_too_large(path: str, size: int, where: str = "") -> ValueError:
 
 
 def not_a_payload(path: str, value: Any, where: str = "") -> Exception:
-    """What is wrong with ``value`` as a payload: not a buffer at all (TypeError) or not contiguous (ValueError)."""
+    """What is wrong with ``value``: no buffer (TypeError), or Python objects or not contiguous (ValueError)."""
+    if getattr(getattr(value, "dtype", None), "hasobject", False):
+        return ValueError(f"{path}: payload{where} is an array of Python objects, which have no bytes to store")
     try:
         memoryview(value)
     except TypeError:

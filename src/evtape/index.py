@@ -10,7 +10,8 @@ from ._backend import core
 from ._format import FIRST_OFFSET
 
 STRIDE = 64  # 16 bytes of memory per 64 events
-_PASS = 1 << 22  # events per scan, so that the arrays are sized from what was met and not from what a header claims
+KEEP = 32 << 20  # bytes behind a walk that stay in this process's memory
+_PASS = 1 << 14  # events per scan, so that the arrays are sized from what was met and not from what a header claims
 
 
 class Break(NamedTuple):
@@ -59,11 +60,15 @@ class Index:
         """
         scanner = self._scanner
         reason: str | None = None
+        behind = scanner.offset
         while scanner.offset < bound and reason is None:
             self._make_room()
             free = slice(self._blocks, None)
             reason = scanner.run(bound, _PASS, False, STRIDE, self._offsets[free], self._timestamps[free])
             self._blocks += scanner.recorded
+            if scanner.offset - behind > KEEP:
+                self._region.let_go(behind, scanner.offset)
+                behind = scanner.offset
         if reason == "fault":
             return reason
         self.length = scanner.ordinal

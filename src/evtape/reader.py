@@ -163,6 +163,8 @@ class Tape(Sequence[core.Event]):
 
     def _problem(self, ordinal: int, offset: int, reason: str) -> None:
         """Called where a walk meets damage. Returns only for sixteen zero bytes that are an event after all."""
+        if reason != "fault":
+            self._refresh()  # a file that became shorter reads as zeros up to the end of its last page
         if reason == "zero":
             self._refresh_index()
             if self._index.broken is None or self._index.broken.reason != "zero":

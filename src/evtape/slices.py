@@ -63,7 +63,8 @@ class Slice(Sequence[core.Event]):
         ordinals = self._ordinals
         if isinstance(ordinals, range) and ordinals.step == 1:
             return self._tape._events(ordinals.start, ordinals.stop)
-        return (self._tape._event(int(ordinal)) for ordinal in ordinals)
+        # Not a generator, which a CorruptError would end: the next event can be asked for.
+        return map(self._tape._event, map(int, ordinals))
 
     # --------------------------------------------------------------------------------------- columns
 

@@ -12,11 +12,11 @@ from . import errors, guard
 from ._backend import core
 from ._format import FIRST_OFFSET, HEADER_SIZE, TIME_MIN
 from .files import READ, require_regular
+from .index import KEEP
 
 PROBLEMS_LISTED = 100  # further ones are counted; a lost disk must not fill the memory
 _PASS = 1 << 16  # entries per step, between two calls of the progress function
 
-_KEEP = 32 << 20  # bytes behind the walk that stay in memory
 
 Start = tuple[int, int, int]  # offset, ordinal and timestamp of the event before: where a walk begins
 WHOLE: Final[Start] = (FIRST_OFFSET, 0, TIME_MIN)
@@ -67,8 +67,9 @@ class Report:
 
     @property
     def lost(self) -> bool:
-        """Whether published bytes are missing from the prefix. A wrong EventCount alone loses nothing."""
-        return self.state == "invalid" or any(problem.reason != "count" for problem in self.problems)
+        """Whether published bytes are missing from the prefix. A wrong header over good events alone loses nothing."""
+        harmless = ("count", "header") if self.cut == 0 else ("count",)
+        return self.state == "invalid" or any(problem.reason not in harmless for problem in self.problems)
 
     def as_dict(self) -> dict[str, Any]:
         """As plain values, for JSON."""
@@ -142,7 +143,7 @@ class _Walk:
         behind = scanner.offset
         while scanner.offset < self.bound and reason in (None, "checksum"):
             reason = scanner.run(self.bound, _PASS, self.check)
-            if scanner.offset - behind > _KEEP:
+            if scanner.offset - behind > KEEP:
                 region.let_go(behind, scanner.offset)
                 behind = scanner.offset
             if progress is not None:

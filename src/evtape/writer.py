@@ -169,7 +169,7 @@ class Writer(Tape):
         region.large_pages = self._wants_large_pages(end)
         if end > region.reach:
             self._stop_ahead()
-        elif region.large_pages and region.run_ahead(self._durability != "none"):
+        elif (region.large_pages or end > _LARGE_PAGE) and region.run_ahead(self._durability != "none"):
             region.grow(end)
             return  # the core moves the limit itself, so that it can ask for more before the room is used up
         step = min(max(region.size, _STEP_MIN), _STEP_MAX)
@@ -184,12 +184,10 @@ class Writer(Tape):
     def _wants_large_pages(self, end: int) -> bool:
         """Large pages are made in a tenth of the time, but a flush writes the whole of one for a single event.
 
-        So a stream that is flushed often never gets them, and one that is flushed when it is closed only once it is
-        larger than one of them.
+        So a stream that is flushed at each append never gets them, and one that is flushed now and then only once it
+        is larger than one of them.
         """
-        if self._durability == "close":
-            return end > _LARGE_PAGE
-        return self._durability == "none"
+        return self._durability == "none" or (self._durability != "full" and end > _LARGE_PAGE)
 
     def _stop_ahead(self) -> None:
         self._appender.pause()
@@ -431,14 +429,15 @@ def _create(path: str, durable: bool, replace: bool) -> WriterLock:
     try:
         with new as fd:
             os.write(fd, HEADER.pack(FIRST_OFFSET, 0, time.time_ns()))
-            lock = WriterLock(new.temporary)
+            if os.name != "nt":  # where a file that is open cannot be renamed; it is locked a moment later there
+                lock = WriterLock(new.temporary)
     except BaseException as error:
         if lock is not None:
             lock.release()
         if isinstance(error, OSError) and not isinstance(error, FileExistsError):
             raise errors.named(error, path, "creating the stream") from None
         raise
-    return lock
+    return lock or WriterLock(path)
 
 
 def _before_fork() -> None:

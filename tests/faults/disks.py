@@ -88,7 +88,7 @@ def fill(evtape: Any, path: str, filler: Path) -> dict[str, Any]:
     except OSError as error:
         told["refused"] += 1
         told["errors"].append(str(error))
-        filler.unlink()
+        remove(filler)
         tape = evtape.open(path, "a")
     while filler.exists():
         try:
@@ -100,7 +100,7 @@ def fill(evtape: Any, path: str, filler: Path) -> dict[str, Any]:
             told["errors"].append(str(error))
             told["lies"].append(f"a full disk is told as {type(error).__name__}, and the writer is lost")
             tape.close()
-            filler.unlink()
+            remove(filler)
             tape = evtape.open(path, "a")
         except OSError as error:
             told["refused"] += 1
@@ -110,8 +110,18 @@ def fill(evtape: Any, path: str, filler: Path) -> dict[str, Any]:
             if len(tape) != len(told["acknowledged"]):
                 told["lies"].append("something of a refused append was published")
             if told["refused"] == 3:
-                filler.unlink()
-    for _ in range(20):
-        put(tape, 16384)
+                remove(filler)
+    try:
+        for _ in range(20):
+            put(tape, 16384)
+    except (evtape.Error, OSError) as error:
+        told["lies"].append("no append although there is room again")
+        told["errors"].append(str(error))
     tape.close()
     return told
+
+
+def remove(filler: Path) -> None:
+    """Give the room back; btrfs does so with its next commit."""
+    filler.unlink()
+    os.sync()

@@ -32,12 +32,16 @@ if TYPE_CHECKING:
     from .harness import Context
 
 READERS = 4
+QUICK = (("native", "append"), ("native", "batch"), ("native", "recover"))
 
 
 def run(ctx: Context) -> None:
-    """Both halves."""
-    if ctx.only in "steps":
+    """Both halves, and who may write at all."""
+    if ctx.only.startswith("steps") or not ctx.only:
         step(ctx)
+    if ctx.only in "owners":
+        for core, evtape in harness.both().items():
+            owners(ctx, core, evtape)
     if ctx.only in "kills":
         for core, evtape in harness.both().items():
             kills(ctx, core, evtape, ctx.scale(40, 5000))
@@ -121,7 +125,8 @@ def step(ctx: Context) -> None:
         raise harness.NotRun(f"the stepper does not compile here: {error}") from None
     for core in harness.both():
         for kind in PATHS:
-            if ctx.full or (core == "native" and kind in ("append", "batch")):
+            named = f"steps-{kind}-{core}" == ctx.only
+            if named or (ctx.only in "steps" and (ctx.full or (core, kind) in QUICK)):
                 step_path(ctx, stepper, core, kind)
 
 
@@ -131,6 +136,10 @@ def step_path(ctx: Context, stepper: Path, core: str, kind: str) -> None:
     folder.mkdir()
     path, wanted = folder / "step.tape", folder / "wanted"
     environment = harness.environment(core)
+    ends = streams.ends(payloads(kind))
+    if kind in ("batch", "rows"):
+        ends = [ends[0], ends[3] if kind == "batch" else ends[0], ends[-1]]
+    (folder / "wanted.ends").write_bytes(struct.pack(f"<{len(ends)}q", *ends))
     wanted.write_bytes(streams.stream(payloads(kind)))
     if kind in ("recover", "repair"):
         environment["STEPPER_RECOVERING"] = "1"
@@ -157,6 +166,37 @@ def step_path(ctx: Context, stepper: Path, core: str, kind: str) -> None:
     if (after.state, after.events, after.end) != ("clean", good.events, good.end):
         ctx.violation("not what was appended at the end", f"{kind}, {core}: {after}")
     shutil.rmtree(folder)
+
+
+# ------------------------------------------------------------------------------------------------------ owners
+
+
+def owners(ctx: Context, core: str, evtape: Any) -> None:
+    """A stream has one writer: not a second one, and not the child of a fork."""
+    path = str(ctx.work / "owned.tape")
+    tape = evtape.open(path, "w")
+    tape.append(b"mine")
+    for where in ("the same process", "another process"):
+        work = lambda: refused(lambda: evtape.open(path, "a"), evtape.LockedError)  # noqa: E731
+        if not (work() if where == "the same process" else harness.in_child(work)[1]):
+            ctx.violation("a second writer", f"{core}: in {where}")
+    for what in (lambda: tape.append(b"child"), lambda: tape.append_many([b"child"]), tape.sync):
+        if not harness.in_child(lambda what=what: refused(what, evtape.ReadOnlyError))[1]:
+            ctx.violation("a forked child may write", core)
+    tape.append(b"mine again")
+    tape.close()
+    with evtape.open(path) as tape:
+        if [bytes(data) for _, data in tape] != [b"mine", b"mine again"]:
+            ctx.violation("a forked child wrote", core)
+    ctx.count("refusals of a second owner", 5)
+
+
+def refused(work: Callable[[], Any], error: type[Exception]) -> bool:
+    try:
+        work()
+    except error:
+        return True
+    return False
 
 
 # ------------------------------------------------------------------------------------------------------- kills

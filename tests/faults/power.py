@@ -70,7 +70,7 @@ def record(ctx: Context, evtape: Any, core: str, kind: str) -> Stream:
         if kind == "reopen":
             # A writer that promised nothing was there before; what its successor calls durable includes its events.
             with evtape.open(path, "a", durability="none") as tape:
-                appended += [b"%d" % i * 20 for i in range(40)]
+                appended += [b"%03d" % i * 60 for i in range(100)]
                 tape.append_many(appended)
         with evtape.open(path, "a") as tape:
             for step in streams.steps(kind):

@@ -33,6 +33,8 @@ static int64_t published; /* the most that a reader could have seen; it must nev
 static int recovering;    /* the file is damaged at first; what a reader keeps of it must be the same throughout */
 static uint8_t *expected;
 static int64_t expected_size;
+static const int64_t *ends; /* where WriteOffset may be: after an event, or after a whole batch */
+static int64_t ends_count;
 
 static void violation(const char *what, long long a, long long b) {
     if (violations++ < 10)
@@ -74,6 +76,8 @@ static void judge_file(int64_t size) {
     if (recovering) {
         verdict_t said;
         verdict(map, size, &said);
+        if (said.reason == TRUNCATED)
+            violation("WriteOffset beyond the file", size, 0);
         if (said.end != expected_size || memcmp(map + 24, expected + 24, (size_t)(expected_size - 24)) != 0)
             violation("recovery left another prefix", said.end, expected_size);
         return;
@@ -90,6 +94,11 @@ static void judge_file(int64_t size) {
         violation("published more than was appended", head[0], expected_size);
         return;
     }
+    int whole = 0;
+    for (int64_t i = 0; i < ends_count; i++)
+        whole |= ends[i] == head[0];
+    if (!whole)
+        violation("WriteOffset is within an event or a batch", head[0], 0);
     int64_t at = 24, events = 0;
     while (at < head[0]) {
         uint32_t length, wanted;
@@ -179,6 +188,13 @@ int main(int argc, char **argv) {
         return 2;
     expected_size = st.st_size;
     expected = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+    char name[4096];
+    snprintf(name, sizeof name, "%s.ends", argv[2]);
+    fd = open(name, O_RDONLY);
+    if (fd < 0 || fstat(fd, &st) != 0)
+        return 2;
+    ends_count = st.st_size / 8;
+    ends = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
     recovering = getenv("STEPPER_RECOVERING") != NULL;
     pid_t pid = fork();
     if (pid == 0) {

@@ -143,9 +143,10 @@ class _Bar:
         from rich.console import Console
         from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
+        # The bar leaves the end of the line free: the echo of Ctrl-C must not begin another one.
         counted = (TextColumn(f"{{task.completed:,.0f}} of {{task.total:,.0f}} {self._unit}"),)
         sized = (DownloadColumn(), TransferSpeedColumn())
-        columns = (TextColumn("{task.description}"), BarColumn(None), *(sized if self._unit == "bytes" else counted))
+        columns = (TextColumn("{task.description}"), BarColumn(28), *(sized if self._unit == "bytes" else counted))
         self._bar = Progress(*columns, console=Console(stderr=True), transient=True, auto_refresh=False)
         self._task = self._bar.add_task(self._what)
         self._bar.start()

@@ -107,12 +107,14 @@ def _text_form() -> Callable[[evtape.Event], bytes]:
 
 
 def _escaped(data: memoryview, text: str, width: int | None) -> str:
-    if width is not None and b"\0" in bytes(data[:64]):
-        room = max(width - 50, 8)  # beside the time and the size
-        text = text[:room]
-        short = "".join(map(_visible, text))[:room]
-        return f"{short}… ({len(data):,} bytes)"
-    return "".join(map(_visible, text))
+    room = 0 if width is None else max(width - 32, 24)  # beside the time
+    if width is None or b"\0" not in bytes(data[:64]):
+        return "".join(map(_visible, text))
+    escaped = "".join(map(_visible, text[:room]))
+    if len(escaped) <= room and len(text) <= room:
+        return escaped
+    size = f"… ({len(data):,} bytes)"
+    return escaped[: room - len(size)] + size
 
 
 def _visible(character: str) -> str:

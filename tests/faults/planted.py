@@ -1,0 +1,203 @@
+"""Planted bugs: one-line mutations of the sources, each of which a named part of the harness must catch.
+
+Each is applied to a copy of the tree, which is built again where the native core is touched. Caught means that the named part
+finds a violation of the named kind in the copy, and none of that kind in the sources as they are.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from . import harness
+
+if TYPE_CHECKING:
+    from .harness import Context
+
+ROOT = harness.HERE.parent.parent
+
+
+@dataclass(frozen=True)
+class Bug:
+    """A mutation: in `file`, `old` (which stands there once) becomes `new`."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    part: str  #: the part that catches it, with its piece
+    kind: str  #: the violation it must find, a regular expression
+
+
+WRITER, RECOVERY, WALK = "src/evtape/writer.py", "src/evtape/recovery.py", "src/evtape/walk.py"
+PURE, NATIVE = "src/evtape/_core_py.py", "ext/_core.pyx"
+
+BUGS = (
+    Bug(
+        "published before the payload is stored", NATIVE,
+        "        at = self.base + self.offset\n        evtape_store_entry(at, timestamp, <uint32_t>size,",
+        "        at = self.base + self.offset\n        evtape_publish(self.base, self.offset + 16 + size, self.count + 1)\n"
+        "        evtape_store_entry(at, timestamp, <uint32_t>size,",
+        "kill --only steps-append-native", "at an instruction",
+    ),
+    Bug(
+        "a short batch is published before it is whole", NATIVE,
+        "            at += EVTAPE_ENTRY_SIZE + size\n",
+        "            at += EVTAPE_ENTRY_SIZE + size\n            evtape_publish(self.base, at - self.base, self.count + i + 1)\n",
+        "kill --only steps-batch-native", "at an instruction",
+    ),
+    Bug(
+        "WriteOffset is stored before EventCount", PURE,
+        "            header[1] = _le(count)\n            header[0] = _le(end)\n",
+        "            header[0] = _le(end)\n            header[1] = _le(count)\n",
+        "kill --only steps-append-python", "at an instruction",
+    ),
+    Bug(
+        "the bound of an entry's size is one too high", NATIVE,
+        "if <int64_t>entry.size > bound - at - EVTAPE_ENTRY_SIZE:",
+        "if <int64_t>entry.size > bound - at - EVTAPE_ENTRY_SIZE + 1:",
+        "fuzz", "verdicts differ|cores differ",
+    ),
+    Bug(
+        "no flush of the events before the header", WRITER,
+        "self._region.flush(self._synced, end)", "pass",
+        "power --only mixed", "acknowledged durable, and lost",
+    ),
+    Bug(
+        "no flush of the header", WRITER,
+        "self._region.flush(0, HEADER_SIZE)", "pass",
+        "power --only mixed", "acknowledged durable, and lost",
+    ),
+    Bug(
+        "a failed flush does not poison the writer", WRITER,
+        "self._fail(lambda: Error(message))", "pass",
+        "syscalls --only calls", "retried into a success",
+    ),
+    Bug(
+        "the zero rule is off", WALK,
+        "adds_up = complete and scanner.ordinal == self.event_count", "adds_up = True",
+        "reference", "misjudges an example",
+    ),
+    Bug(
+        "checksums are not compared", WALK,
+        "scanner.run(self.bound, _PASS, self.check)", "scanner.run(self.bound, _PASS, False)",
+        "bits", "verdicts differ",
+    ),
+    Bug(
+        "nothing is quarantined", RECOVERY,
+        "    if report.cut:\n", "    if False:\n",
+        "power --only kilobyte", "cut and not saved",
+    ),
+    Bug(
+        "the file is shortened before its header is stored", RECOVERY,
+        "            region.store_header(report.end, report.events)\n",
+        "            os.ftruncate(fd, report.end)\n            region.store_header(report.end, report.events)\n",
+        "kill --only steps-recover-native", "at an instruction",
+    ),
+    Bug(
+        "no flush of a new file before it gets its name", "src/evtape/files.py",
+        "os.fsync(self._fd)", "pass",
+        "power --only kilobyte", "quarantine was not durable",
+    ),
+    Bug(
+        "the lock does not exclude", "src/evtape/lock.py",
+        "fcntl.LOCK_EX | fcntl.LOCK_NB", "fcntl.LOCK_SH | fcntl.LOCK_NB",
+        "kill --only owners", "a second writer",
+    ),
+    Bug(
+        "a forked child may write", WRITER,
+        "        writer._forked()\n", "        pass\n",
+        "kill --only owners", "a forked child",
+    ),
+    Bug(
+        "room is not allocated", PURE,
+        "os.posix_fallocate(fd, start, stop - start)", "os.ftruncate(fd, stop)",
+        "syscalls --only disks", "a full disk killed",
+    ),
+    Bug(
+        "the guard is not installed", "src/evtape/guard.py",
+        "    if _wanted:\n", "    if False:\n",
+        "truncate --only truncate", "a reader was killed",
+    ),
+    Bug(
+        "after a power loss checksums are not compared", RECOVERY,
+        "check=not same_boot", "check=False",
+        "power --only kilobyte", r"open\('a'\)|not clean|without a warning",
+    ),
+)  # fmt: skip
+
+
+def run(ctx: Context) -> None:
+    """Plant each bug, run the part that is to catch it, print the table."""
+    build(ROOT, ctx.work / "sound")
+    sound: dict[str, dict[str, int]] = {}
+    width = max(len(bug.name) for bug in BUGS)
+    print(f"  {'planted bug':<{width}}  {'caught by':<34} violation")
+    for bug in ctx.progress([bug for bug in BUGS if ctx.only in bug.name], "planted"):
+        if bug.part not in sound:
+            sound[bug.part] = kinds(ctx.work / "sound", bug.part)
+        tree = ctx.work / "bug"
+        shutil.copytree(ctx.work / "sound", tree, symlinks=True)
+        source = tree / bug.file
+        text = source.read_text()
+        if text.count(bug.old) != 1:
+            ctx.violation("cannot be planted", f"{bug.name}: its line stands {text.count(bug.old)} times in {bug.file}")
+        else:
+            source.write_text(text.replace(bug.old, bug.new))
+            if bug.file.startswith("ext/"):
+                native(tree)
+            found = kinds(tree, bug.part)
+            caught = [f"{kind} ({found[kind]})" for kind in found if re.search(bug.kind, kind) and kind not in sound[bug.part]]
+            print(f"  {bug.name:<{width}}  {bug.part:<34} {caught[0] if caught else 'NOT CAUGHT'}", flush=True)
+            ctx.count("planted")
+            ctx.count("caught", bool(caught))
+            ctx.figures[f"bug: {bug.name}"] = f"{bug.part}: {caught[0] if caught else 'not caught'}"
+            if not caught:
+                ctx.violation("not caught", f"{bug.name}: {bug.part} found {found}")
+        shutil.rmtree(tree)
+
+
+def build(root: Path, tree: Path) -> None:
+    """A copy of what is needed, with the native core built."""
+    ignored = shutil.ignore_patterns("__pycache__", "*.so", "*.tape")
+    shutil.copytree(Path(harness.source_folder()) / "evtape", tree / "src" / "evtape", ignore=ignored)
+    ext = Path(harness.source_folder()).parent / "ext"
+    shutil.copytree(ext if ext.exists() else root / "ext", tree / "ext", ignore=shutil.ignore_patterns("_core.c"))
+    native(tree)
+
+
+def native(tree: Path) -> None:
+    """Build the native core in place."""
+    compiler = shutil.which("gcc") or shutil.which("cc")
+    cython = [sys.executable, "-m", "cython", "-3", "_core.pyx", "-o", "_core.c"]
+    if compiler is None or subprocess.run(cython, cwd=tree / "ext", capture_output=True, check=False).returncode:
+        raise harness.NotRun("no C compiler, or no Cython")
+    target = tree / "src" / "evtape" / f"_core{sysconfig.get_config_var('EXT_SUFFIX')}"
+    target.unlink(missing_ok=True)
+    sources = [path.name for path in sorted((tree / "ext").glob("*.c"))]
+    flags = ["-O1", "-std=gnu11", "-fPIC", "-shared", "-I.", f"-I{sysconfig.get_path('include')}", "-lpthread"]
+    subprocess.run([compiler, *flags, *sources, "-o", str(target)], cwd=tree / "ext", check=True, capture_output=True)
+
+
+def kinds(tree: Path, part: str) -> dict[str, int]:
+    """The kinds of violations that a quick run of a part finds in a tree."""
+    results = tree / "results.json"
+    results.unlink(missing_ok=True)
+    path = os.pathsep.join([str(tree / "src"), str(ROOT)])
+    environment = os.environ | {"PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-m", "tests.faults", *part.split(), "--results", str(results)]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600, check=False)
+    if not results.exists():
+        return {f"the part itself failed: {done.stderr.strip()[-200:]}": 1}
+    found: dict[str, int] = {}
+    for line in results.read_text().splitlines():
+        found |= json.loads(line)["kinds"]
+    return found

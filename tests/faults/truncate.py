@@ -1,0 +1,200 @@
+"""A file truncated, or unreadable, under live readers: TruncatedError in Python and zeros in the views, never a signal.
+
+Readers in processes and in threads iterate, index and hold views while the file is shortened, lengthened again and rewritten. The error of
+a disk is made by a device-mapper target where the kernel has one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import shutil
+import subprocess
+import tempfile
+import threading
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from . import harness, mounts, streams
+
+if TYPE_CHECKING:
+    from .harness import Context
+
+EVENTS = 200
+
+
+def run(ctx: Context) -> None:
+    """Both cores: truncation in batches of child processes, then errors of a disk."""
+    for core, evtape in harness.both().items():
+        if ctx.only in "truncate":
+            wanted = ctx.scale(60, 5000)
+            for start in ctx.progress(range(0, wanted, 20), f"truncate, {core}"):
+                status, told = harness.in_child(lambda start=start: batch(evtape, ctx.work, ctx.seed + start, 20))
+                if told is None:
+                    ctx.violation("a reader was killed", f"{core}, batch {start}: {harness.tell(status)}")
+                    continue
+                for lie in told.pop("lies"):
+                    ctx.violation(lie, f"{core}, batch {start}")
+                for name, count in told.items():
+                    ctx.count(f"{name}, {core}", count)
+    if ctx.only in "errors":
+        try:
+            unreadable(ctx)
+        except harness.NotRun as why:
+            ctx.not_run(f"an I/O error under the mapping: {why}")
+
+
+def batch(evtape: Any, folder: Path, seed: int, rounds: int) -> dict[str, Any]:
+    """In a child: truncations under readers in threads of it."""
+    warnings.simplefilter("ignore")
+    rng = random.Random(seed)
+    told: dict[str, Any] = {"truncations": 0, "TruncatedError": 0, "other exceptions": 0, "whole passes": 0, "lies": []}
+    for number in range(rounds):
+        path = folder / f"cut-{os.getpid()}-{number}.tape"
+        payloads = [bytes([i & 255]) * rng.choice((0, 40, 900, 5000)) for i in range(EVENTS)]
+        path.write_bytes(streams.stream(payloads))
+        stop = threading.Event()
+        threads = [threading.Thread(target=READERS[i % 3], args=(evtape, path, payloads, told, stop)) for i in range(3)]
+        for thread in threads:
+            thread.start()
+        time.sleep(rng.random() * 0.004)
+        size = path.stat().st_size
+        for _ in range(3):
+            os.truncate(path, rng.choice((0, 10, 24, 4096, rng.randrange(size))))
+            told["truncations"] += 1
+            time.sleep(rng.random() * 0.002)
+            if rng.random() < 0.5:
+                os.truncate(path, size)
+        stop.set()
+        for thread in threads:
+            thread.join()
+        path.unlink()
+    return told
+
+
+def seen(evtape: Any, told: dict[str, Any], work: Callable[[], None]) -> None:
+    """What came of one pass of a reader."""
+    try:
+        work()
+        told["whole passes"] += 1
+    except evtape.TruncatedError:
+        told["TruncatedError"] += 1
+    except (evtape.Error, OSError, ValueError, IndexError):
+        told["other exceptions"] += 1  # a header that reads as zeros is no stream, a payload of zeros is corrupt
+    except BaseException as error:  # noqa: BLE001 - anything else is what is looked for
+        told["lies"].append(f"an unexpected {type(error).__name__}: {error}")
+
+
+def iterating(evtape: Any, path: Path, payloads: list[bytes], told: dict[str, Any], stop: threading.Event) -> None:
+    """Opens anew and iterates; what is handed out with a good checksum must be right."""
+
+    def work() -> None:
+        with evtape.open(path) as tape:
+            for i, event in enumerate(tape):
+                if event.checksum and bytes(event.data) not in (payloads[i], bytes(len(payloads[i]))):
+                    told["lies"].append("a wrong payload")
+
+    while not stop.is_set():
+        seen(evtape, told, work)
+
+
+def indexing(evtape: Any, path: Path, payloads: list[bytes], told: dict[str, Any], stop: threading.Event) -> None:
+    """One reader kept open and asked again and again."""
+    with contextlib.suppress(evtape.Error), evtape.open(path) as tape:
+
+        def work() -> None:
+            if len(tape) and tape[-1].data and tape.timestamps.sum() is None:
+                raise AssertionError
+            tape[:].between(starting_at=streams.STAMP + 5)
+
+        while not stop.is_set():
+            seen(evtape, told, work)
+
+
+def holding(evtape: Any, path: Path, payloads: list[bytes], told: dict[str, Any], stop: threading.Event) -> None:
+    """Views that were handed out are read on; they may become zeros, then the stream must say so."""
+    try:
+        tape = evtape.open(path, verify=False)
+        views = [event.data for event in tape]
+    except (evtape.Error, OSError):
+        told["other exceptions"] += 1
+        return
+    while not stop.is_set():
+        zeros = sum(bytes(view) != data for view, data in zip(views, payloads, strict=False))
+    zeros = sum(bytes(view) != data for view, data in zip(views, payloads, strict=False))
+    if zeros:
+        try:
+            len(tape)
+            list(tape)
+            told["lies"].append("views became zeros and the stream does not say so")
+        except (evtape.Error, OSError):
+            told["TruncatedError"] += 1
+    tape.close()
+
+
+READERS = (iterating, indexing, holding)
+
+
+# ---------------------------------------------------------------------------------------- errors of a disk
+
+
+def unreadable(ctx: Context) -> None:
+    """A disk that fails below a file system: a table of device-mapper that changes to `error`."""
+    if shutil.which("dmsetup") is None or not Path("/dev/mapper").exists():
+        targets = subprocess.run(["dmsetup", "targets"], capture_output=True, text=True, check=False)
+        if targets.returncode or "error" not in targets.stdout:
+            raise harness.NotRun("the kernel has no device mapper")
+    folder = Path(tempfile.mkdtemp(prefix="evtape-error-", dir=harness._memory()))
+    image, target = folder / "image", folder / "mount"
+    target.mkdir()
+    mounts.make("ext4", image)
+    device = subprocess.run(["losetup", "-f", "--show", image], capture_output=True, text=True, check=True).stdout.strip()
+    sectors = image.stat().st_size // 512
+    name = f"evtape-{os.getpid()}"
+    mounts.command("dmsetup", "create", name, "--table", f"0 {sectors} linear {device} 0")
+    try:
+        for core, evtape in harness.both().items():
+            for number in range(ctx.scale(1, 50)):
+                mounts.command("mount", f"/dev/mapper/{name}", target)
+                fail_under(ctx, core, evtape, target, name, sectors, device, number)
+    finally:
+        mounts.command("dmsetup", "remove", "--retry", name)
+        mounts.command("losetup", "-d", device)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def fail_under(
+    ctx: Context, core: str, evtape: Any, target: Path, name: str, sectors: int, device: str, number: int
+) -> None:
+    """Open a stream, let go of its pages, make the disk fail, read."""
+    path = target / "failing.tape"
+    payloads = [bytes([i & 255]) * 5000 for i in range(EVENTS)]
+    path.write_bytes(streams.stream(payloads))
+    mounts.command("umount", target)
+    mounts.command("mount", f"/dev/mapper/{name}", target)
+
+    def work() -> str:
+        with evtape.open(path) as tape:
+            for change in ("suspend", "load", "resume"):
+                table = ["--table", f"0 {sectors} error"] if change == "load" else []
+                mounts.command("dmsetup", change, "--nolockfs", name, *table) if change == "suspend" else mounts.command(
+                    "dmsetup", change, name, *table
+                )
+            try:
+                return f"read {len(list(tape))} events"
+            except (evtape.Error, OSError) as error:
+                return type(error).__name__
+
+    status, told = harness.in_child(work)
+    for change in ("suspend", "load", "resume"):
+        table = ["--table", f"0 {sectors} linear {device} 0"] if change == "load" else []
+        mounts.command("dmsetup", change, name, *table)
+    mounts.command("umount", target)
+    if told is None:
+        ctx.violation("an error of the disk killed a reader", f"{core}: {harness.tell(status)}")
+    else:
+        ctx.count(f"disk errors, {core}: {told}")
