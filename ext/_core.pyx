@@ -9,13 +9,14 @@ from cpython.buffer cimport (
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
 from cpython.long cimport PyLong_CheckExact
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
-from libc.stdint cimport INT64_MIN, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport INT64_MAX, INT64_MIN, UINT32_MAX, int64_t, uint8_t, uint32_t, uint64_t
 
 import os
 
 import numpy as np
 
 from . import errors
+from ._format import bounded
 from ._time import nanoseconds
 
 NAME = "native"
@@ -250,7 +251,7 @@ cdef class Region:
         return faults + sum([(<Mapping>m).faults() for m in self.former])
 
     def grow(self, int64_t size, /):
-        """Allocate the file up to `size` bytes at least and cover them. Raises OSError and leaves the file as it was."""
+        """Allocate the file up to `size` bytes at least and cover them, or raise OSError and leave it as it was."""
         self._open()
         cdef int error
         cdef int64_t start = self._size()
@@ -275,7 +276,8 @@ cdef class Region:
     def run_ahead(self, bint write_back, /):
         """Let a native thread make room ahead of WriteOffset, once the stream is large enough to pay for one.
 
-        It also lets go of memory behind, and with `write_back` starts to write it to the disk. False where there is no such thread.
+        It also lets go of memory behind, and with `write_back` starts to write it to the disk. False where there is no
+        such thread.
         """
         self._open()
         if self.ahead == NULL:
@@ -423,7 +425,7 @@ cdef class Appender:
         return 0
 
     cdef inline bint _fits(self, int64_t end) noexcept nogil:
-        """Whether there is room up to `end`, with the gate held. Half way through what was made ahead, more is asked for."""
+        """Whether there is room up to `end`, with the gate held. Half way through what is there, more is asked for."""
         if end <= self.limit:
             return True
         if self.limit == 0 or self.ahead == NULL:
@@ -752,12 +754,12 @@ cdef class Event:
     cdef readonly int64_t offset
     cdef readonly uint32_t checksum
 
-    def __init__(self, int64_t timestamp, data, int64_t ordinal=0, int64_t offset=0, checksum=None):
-        self.timestamp = timestamp
+    def __init__(self, timestamp, data, ordinal=0, offset=0, checksum=None):
+        self.timestamp = bounded("timestamp", timestamp, INT64_MIN, INT64_MAX)
         self.data = memoryview(data).toreadonly()
-        self.ordinal = ordinal
-        self.offset = offset
-        self.checksum = crc32(data) if checksum is None else checksum
+        self.ordinal = bounded("ordinal", ordinal, 0, INT64_MAX)
+        self.offset = bounded("offset", offset, 0, INT64_MAX)
+        self.checksum = crc32(data) if checksum is None else bounded("checksum", checksum, 0, UINT32_MAX)
 
     def __iter__(self):
         return iter((self.timestamp, self.data))

@@ -36,7 +36,7 @@ struct rung {
  * down below, one row per table; the macros let the compiler XOR the rest. So the tables are
  * constants: nothing has to be initialised, and all processes share their pages.
  */
-#define BIT(i, j, v) ((i) >> (j)&1 ? UINT32_C(v) : 0)
+#define BIT(i, j, v) ((i) >> (j) & 1 ? UINT32_C(v) : 0)
 #define SLICE_1(i, a, b, c, d, e, f, g, h)                                                         \
     BIT(i, 0, a) ^ BIT(i, 1, b) ^ BIT(i, 2, c) ^ BIT(i, 3, d) ^ BIT(i, 4, e) ^ BIT(i, 5, f) ^      \
         BIT(i, 6, g) ^ BIT(i, 7, h)
@@ -121,7 +121,9 @@ static uint32_t portable_copy(void *dst, const void *src, size_t n) {
     return portable_crc(0, dst, n);
 }
 
-static int portable_available(void) { return 1; }
+static int portable_available(void) {
+    return 1;
+}
 
 /* ---- The choice ---------------------------------------------------------------------------- */
 

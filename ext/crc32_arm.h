@@ -171,25 +171,43 @@ static uint32_t arm_pmull_copy(void *dst, const void *src, size_t n) {
 
 #if defined(__APPLE__)
 /* All of Apple's 64-bit computers have both. */
-static int arm_crc32_available(void) { return 1; }
-INLINE int arm_pmull_bit(void) { return 1; }
+static int arm_crc32_available(void) {
+    return 1;
+}
+INLINE int arm_pmull_bit(void) {
+    return 1;
+}
 #elif defined(__linux__)
 #include <sys/auxv.h>
 /* HWCAP_CRC32 and HWCAP_PMULL, by number for old headers. */
-static int arm_crc32_available(void) { return (getauxval(AT_HWCAP) >> 7 & 1) != 0; }
-INLINE int arm_pmull_bit(void) { return (getauxval(AT_HWCAP) >> 4 & 1) != 0; }
+static int arm_crc32_available(void) {
+    return (getauxval(AT_HWCAP) >> 7 & 1) != 0;
+}
+INLINE int arm_pmull_bit(void) {
+    return (getauxval(AT_HWCAP) >> 4 & 1) != 0;
+}
 #elif defined(_WIN32)
 #include <windows.h>
 /* PF_ARM_V8_CRC32_INSTRUCTIONS_AVAILABLE and PF_ARM_V8_CRYPTO_INSTRUCTIONS_AVAILABLE. */
-static int arm_crc32_available(void) { return IsProcessorFeaturePresent(31) != 0; }
-INLINE int arm_pmull_bit(void) { return IsProcessorFeaturePresent(30) != 0; }
+static int arm_crc32_available(void) {
+    return IsProcessorFeaturePresent(31) != 0;
+}
+INLINE int arm_pmull_bit(void) {
+    return IsProcessorFeaturePresent(30) != 0;
+}
 #else
-static int arm_crc32_available(void) { return 0; }
-INLINE int arm_pmull_bit(void) { return 0; }
+static int arm_crc32_available(void) {
+    return 0;
+}
+INLINE int arm_pmull_bit(void) {
+    return 0;
+}
 #endif
 
 #if defined(EVTAPE_CRC32_PMULL)
-static int arm_pmull_available(void) { return arm_pmull_bit() && arm_crc32_available(); }
+static int arm_pmull_available(void) {
+    return arm_pmull_bit() && arm_crc32_available();
+}
 
 #define EVTAPE_CRC32_ARCH_RUNGS                                                                    \
     {"arm-pmull", arm_pmull_available, arm_pmull_crc, arm_pmull_copy},                             \

@@ -1,4 +1,4 @@
-"""Everything a writer must refuse, as one table: what is done, which exception it is, and the value its message must name.
+"""What a writer must refuse, as one table: what is done, which exception it is, and the value its message names.
 
 `test_errors.py` checks each line on each core, `test_parity.py` that both cores say the same, word for word.
 """
@@ -59,7 +59,7 @@ TIMES = [
     ("below-int64", -(2**63) - 1, OverflowError, str(-(2**63) - 1)),
     ("far-above", 10**30, OverflowError, str(10**30)),
     ("uint64", np.uint64(2**63), OverflowError, str(2**63)),
-    ("datetime-far", dt.datetime(9999, 1, 1, tzinfo=dt.timezone.utc), OverflowError, "253370764800000000000"),
+    ("datetime-far", dt.datetime(9999, 1, 1, tzinfo=dt.UTC), OverflowError, "253370764800000000000"),
     ("datetime64-far", np.datetime64(2**62, "s"), OverflowError, str(2**62 * 10**9)),
     ("nat", np.datetime64("NaT"), ValueError, "NaT"),
     ("nat-ns", np.datetime64("NaT", "ns"), ValueError, "NaT"),
@@ -79,7 +79,12 @@ def _payload_lines() -> list[Bad]:
         lines += [
             Bad(f"append-{name}", lambda tape, value=value: tape.append(value, timestamp=NS), error, names),
             Bad(f"append-now-{name}", lambda tape, value=value: tape.append(value), error, names),
-            Bad(f"many-{name}", lambda tape, value=value: tape.append_many([b"a", bytearray(b"b"), value, b"c"]), error, names),
+            Bad(
+                f"many-{name}",
+                lambda tape, value=value: tape.append_many([b"a", bytearray(b"b"), value, b"c"]),
+                error,
+                names,
+            ),
         ]
         if name != "released":
             call = lambda tape, value=value: tape.append_many([b"a", b"b", value], [1, 2, 3])  # noqa: E731
@@ -92,8 +97,15 @@ def _time_lines() -> list[Bad]:
     for name, value, error, names in TIMES:
         lines += [
             Bad(f"time-{name}", lambda tape, value=value: tape.append(b"x", timestamp=value), error, names),
-            Bad(f"time-view-{name}", lambda tape, value=value: tape.append(memoryview(b"x"), timestamp=value), error, names),
-            Bad(f"many-time-{name}", lambda tape, value=value: tape.append_many([b"a", b"b"], [NS, value]), error, names),
+            Bad(
+                f"time-view-{name}",
+                lambda tape, value=value: tape.append(memoryview(b"x"), timestamp=value),
+                error,
+                names,
+            ),
+            Bad(
+                f"many-time-{name}", lambda tape, value=value: tape.append_many([b"a", b"b"], [NS, value]), error, names
+            ),
             Bad(
                 f"array-time-{name}",
                 lambda tape, value=value: tape.append_array(np.zeros((2, 2)), (NS, value)),
@@ -118,11 +130,26 @@ TABLE = [
     Bad("many-zero", lambda tape: tape.append_many([b"a", b"", b"c"], [NS, 0, NS]), ValueError, "empty payload 1"),
     Bad("array-zero", lambda tape: tape.append_array(np.empty((3, 0)), [1, 2, 0]), ValueError, "empty payload 2"),
     Bad("many-lengths", lambda tape: tape.append_many([b"a", b"b"], [1]), ValueError, "2 payloads but 1 timestamps"),
-    Bad("many-lengths-more", lambda tape: tape.append_many([b"a"], np.arange(3)), ValueError, "1 payloads but 3 timestamps"),
+    Bad(
+        "many-lengths-more",
+        lambda tape: tape.append_many([b"a"], np.arange(3)),
+        ValueError,
+        "1 payloads but 3 timestamps",
+    ),
     Bad("many-lengths-none", lambda tape: tape.append_many([], [1]), ValueError, "0 payloads but 1 timestamps"),
-    Bad("array-lengths", lambda tape: tape.append_array(np.zeros((3, 2)), [1, 2]), ValueError, "3 payloads but 2 timestamps"),
+    Bad(
+        "array-lengths",
+        lambda tape: tape.append_array(np.zeros((3, 2)), [1, 2]),
+        ValueError,
+        "3 payloads but 2 timestamps",
+    ),
     Bad("many-times-floats", lambda tape: tape.append_many([b"a"], np.array([1.5])), TypeError, "float64"),
-    Bad("many-times-uint64", lambda tape: tape.append_many([b"a"], np.array([2**63], np.uint64)), OverflowError, str(2**63)),
+    Bad(
+        "many-times-uint64",
+        lambda tape: tape.append_many([b"a"], np.array([2**63], np.uint64)),
+        OverflowError,
+        str(2**63),
+    ),
     Bad(
         "many-times-nat",
         lambda tape: tape.append_many([b"a", b"b"], np.array([1, "NaT"], "datetime64[ns]")),
@@ -132,8 +159,18 @@ TABLE = [
     Bad("many-times-2d", lambda tape: tape.append_many([b"a"], np.array([[1]])), TypeError, "ndarray"),
     Bad("many-times-0d", lambda tape: tape.append_many([b"a"], np.array(1)), TypeError, "ndarray"),
     Bad("many-times-scalar", lambda tape: tape.append_many([b"a"], 5), TypeError, "int"),
-    Bad("many-bytes", lambda tape: tape.append_many(b"abc"), TypeError, "payload 0 must be a contiguous bytes-like object, not int"),
-    Bad("many-str", lambda tape: tape.append_many("abc"), TypeError, "payload 0 must be a contiguous bytes-like object, not str"),
+    Bad(
+        "many-bytes",
+        lambda tape: tape.append_many(b"abc"),
+        TypeError,
+        "payload 0 must be a contiguous bytes-like object, not int",
+    ),
+    Bad(
+        "many-str",
+        lambda tape: tape.append_many("abc"),
+        TypeError,
+        "payload 0 must be a contiguous bytes-like object, not str",
+    ),
     Bad("many-scalar", lambda tape: tape.append_many(5), TypeError, "int"),
     Bad("array-0d", lambda tape: tape.append_array(np.array(5)), ValueError, "at least one dimension"),
     Bad("array-scalar", lambda tape: tape.append_array(5), ValueError, "at least one dimension"),

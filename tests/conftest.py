@@ -1,7 +1,7 @@
 """Both cores in one test run: every test that asks for `et` runs once per core, with the core's name in its id.
 
-The package is loaded once per core. The compiled module can be initialised only once in a process, so the native copy is the normal import and
-the pure one is made beside it, by importing the package again under EVTAPE_BACKEND=python.
+The package is loaded once per core. The compiled module can be initialised only once in a process, so the native copy
+is the normal import and the pure one is made beside it, by importing the package again under EVTAPE_BACKEND=python.
 """
 
 from __future__ import annotations
@@ -59,8 +59,10 @@ def _has_native() -> bool:
     return importlib.machinery.PathFinder.find_spec("evtape._core", package.submodule_search_locations) is not None
 
 
-assert "evtape" not in sys.modules, "imported before conftest: the compiled core would keep the modules of that first import"
-# An install without a compiler has no native core. Its tests are then not generated at all, instead of being skipped one by one.
+assert "evtape" not in sys.modules, (
+    "imported before conftest: the compiled core would keep the modules of that first import"
+)
+# An install without a compiler has no native core. Its tests are then not generated at all.
 CORES = ["native", "python"] if _has_native() else ["python"]
 _COPIES = {core: _load(core) for core in CORES}
 sys.modules.update(_COPIES[CORES[0]])  # what `import evtape` means outside of the fixtures
@@ -89,7 +91,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_report_header(config: pytest.Config) -> str:
-    return f"evtape: cores under test: {', '.join(_wanted(config))}" + ("" if "native" in CORES else " (no compiled core)")
+    return f"evtape: cores under test: {', '.join(_wanted(config))}" + (
+        "" if "native" in CORES else " (no compiled core)"
+    )
 
 
 def _wanted(config: pytest.Config) -> list[str]:

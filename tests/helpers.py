@@ -24,7 +24,9 @@ def entry(timestamp: int, data: bytes) -> bytes:
     return ENTRY.pack(timestamp, len(data), zlib.crc32(data)) + data
 
 
-def stream(events: Iterable[tuple[int, bytes]], *, start: int = NS, count: int | None = None, offset: int | None = None) -> bytes:
+def stream(
+    events: Iterable[tuple[int, bytes]], *, start: int = NS, count: int | None = None, offset: int | None = None
+) -> bytes:
     """A stream as the format says, byte for byte. `count` and `offset` put something wrong into its header."""
     packed = [entry(timestamp, data) for timestamp, data in events]
     body = b"".join(packed)

@@ -12,13 +12,17 @@ def test_a_batch_writes_what_single_appends_write(et, tmp_path):
     events = sample(300)
     with et.open(tmp_path / "t.tape", "w") as tape:
         half = tape.append_many([data for _, data in events[:150]], [stamp for stamp, _ in events[:150]])
-        rest = tape.append_many(tuple(bytearray(data) for _, data in events[150:]), np.array([stamp for stamp, _ in events[150:]]))
+        rest = tape.append_many(
+            tuple(bytearray(data) for _, data in events[150:]), np.array([stamp for stamp, _ in events[150:]])
+        )
         start = tape.start_timestamp
     assert (half, rest) == (range(150), range(150, 300))
     assert (tmp_path / "t.tape").read_bytes() == stream(events, start=start)
 
 
-@pytest.mark.parametrize("times", [list, tuple, iter, np.array, lambda s: np.array(s, "M8[ns]"), lambda s: np.array(s, ">i8")])
+@pytest.mark.parametrize(
+    "times", [list, tuple, iter, np.array, lambda s: np.array(s, "M8[ns]"), lambda s: np.array(s, ">i8")]
+)
 def test_timestamps_of_a_batch_in_every_form(et, tmp_path, times):
     stamps = [NS, NS - 5, NS + 7]
     with et.open(tmp_path / "t.tape", "w") as tape:

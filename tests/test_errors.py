@@ -1,4 +1,4 @@
-"""Bad input, bad paths and bad moments: the right exception, a message that names file and value, and a stream as it was."""
+"""Bad input, paths and moments: the right exception, a message that names file and value, and a stream as it was."""
 
 from __future__ import annotations
 
@@ -33,24 +33,24 @@ def test_bad_input_is_refused_and_changes_nothing(et, tmp_path, bad: Bad):
     assert path.read_bytes() == stream([*sample(10), (NS, b"before"), (NS + 1, b"after")])
 
 
-class Explosion(Exception):
+class PayloadError(Exception):
     pass
 
 
 def test_an_error_of_the_payloads_own_is_passed_on(et, tmp_path):
     def payloads():
         yield b"a"
-        raise Explosion("mine")
+        raise PayloadError("mine")
 
     class Index:
         def __index__(self):
-            raise Explosion("mine")
+            raise PayloadError("mine")
 
     path = tmp_path / "t.tape"
     with et.open(path, "w") as tape:
-        with pytest.raises(Explosion):
+        with pytest.raises(PayloadError):
             tape.append_many(payloads())
-        with pytest.raises(Explosion):
+        with pytest.raises(PayloadError):
             tape.append(b"x", Index())
         assert published(path)[:16] == HEADER.pack(24, 0, 0)[:16]
 

@@ -21,7 +21,13 @@ def event(et, tmp_path):
 def test_an_event_unpacks(et, event):
     timestamp, data = event
     assert (timestamp, bytes(data)) == (NS + 1, b"payload")
-    assert (event[0], bytes(event[1]), event[-2], bytes(event[-1]), len(event)) == (NS + 1, b"payload", NS + 1, b"payload", 2)
+    assert (event[0], bytes(event[1]), event[-2], bytes(event[-1]), len(event)) == (
+        NS + 1,
+        b"payload",
+        NS + 1,
+        b"payload",
+        2,
+    )
     assert isinstance(event, et.Event)
     with pytest.raises(IndexError):
         event[2]

@@ -1,4 +1,4 @@
-"""No room: an OSError of the append that needed it, nothing of it published, and appending works again once there is room."""
+"""No room: an OSError of the append that needed it, nothing published, and appending works again once there is room."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_a_full_disk(et, disk, how):
         return len(tape.append_many([b"y" * 3000] * 5, range(added, added + 5)))
 
     for _ in range(3):
-        with pytest.raises(OSError) as caught:
+        with pytest.raises(OSError) as caught:  # noqa: PT012
             while True:
                 added += add()
         assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(path))
@@ -118,7 +118,7 @@ def test_a_full_disk(et, disk, how):
 
 def test_creating_on_a_full_disk(et, disk):
     filler = disk / "filler"
-    with pytest.raises(OSError), open(filler, "wb", buffering=0) as file:
+    with pytest.raises(OSError), open(filler, "wb", buffering=0) as file:  # noqa: PT012
         while True:
             file.write(bytes(4096))
     for mode in ("w", "x", "a"):

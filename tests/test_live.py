@@ -115,5 +115,7 @@ def test_a_slice_travels_to_another_process(et, core, tmp_path):
     with et.open(path) as tape:
         (tmp_path / "pickled").write_bytes(pickle.dumps(tape[10:90:20]))
     code = "import pickle, sys; print([bytes(d) for _, d in pickle.load(open(sys.argv[1], 'rb'))])"
-    code = code.replace("open(sys.argv[1], 'rb')", "__import__('io').BytesIO(__import__('pathlib').Path(sys.argv[1]).read_bytes())")
+    code = code.replace(
+        "open(sys.argv[1], 'rb')", "__import__('io').BytesIO(__import__('pathlib').Path(sys.argv[1]).read_bytes())"
+    )
     assert run_python(core, code, tmp_path / "pickled") == "[b'10', b'30', b'50', b'70']\n"

@@ -73,7 +73,9 @@ def test_a_view_that_is_alive_does_not_hold_the_lock(et, tmp_path):
 def test_a_killed_writer_gives_the_lock_back(et, core, tmp_path):
     path = tmp_path / "t.tape"
     process = start_python(
-        core, "import evtape, sys\nt = evtape.open(sys.argv[1], 'w')\nprint('ready', flush=True)\nsys.stdin.read()", path
+        core,
+        "import evtape, sys\nt = evtape.open(sys.argv[1], 'w')\nprint('ready', flush=True)\nsys.stdin.read()",
+        path,
     )
     assert process.stdout.readline() == "ready\n"
     with pytest.raises(et.LockedError):

@@ -30,7 +30,9 @@ def test_reading_is_as_of_bytes(et, path, mode):
     with et.MappedFile(path, mode) as mapped:
         assert len(mapped) == 11
         assert [mapped[i] for i in range(-11, 11)] == list(raw) * 2
-        keys = [slice(a, b, c) for a in (None, 0, 3, -4, 20) for b in (None, 0, 8, -1, 20) for c in (None, 1, 2, -1, -3)]
+        keys = [
+            slice(a, b, c) for a in (None, 0, 3, -4, 20) for b in (None, 0, 8, -1, 20) for c in (None, 1, 2, -1, -3)
+        ]
         for key in keys:
             assert (type(mapped[key]), mapped[key]) == (bytes, raw[key])
         for index in (11, -12):
@@ -53,8 +55,14 @@ def test_writing_in_place(et, path):
         view = mapped.view(3, 5, writable=True)
         view[:] = b"ZZ"
         assert mapped[:] == b"aELZZbWorlc"
-        for key, value, error in ((slice(0, 3), b"toolong", ValueError), (slice(0, 3), b"x", ValueError), (0, 256, ValueError),
-                                  (11, 1, IndexError), (slice(0, 1), "x", TypeError), (0, b"x", TypeError)):  # fmt: skip
+        for key, value, error in (
+            (slice(0, 3), b"toolong", ValueError),
+            (slice(0, 3), b"x", ValueError),
+            (0, 256, ValueError),
+            (11, 1, IndexError),
+            (slice(0, 1), "x", TypeError),
+            (0, b"x", TypeError),
+        ):
             with pytest.raises(error):
                 mapped[key] = value
         assert mapped[:] == b"aELZZbWorlc"
@@ -131,8 +139,15 @@ def test_closed(et, path):
     mapped = et.MappedFile(path, "r+")
     mapped.close()
     mapped.close()
-    uses = [lambda: mapped[0], lambda: mapped[:], lambda: mapped.view(), lambda: mapped.grow(100), lambda: mapped.sync(),
-            lambda: mapped.__setitem__(0, 1), lambda: mapped.__setitem__(slice(0, 1), b"x")]  # fmt: skip
+    uses = [
+        lambda: mapped[0],
+        lambda: mapped[:],
+        lambda: mapped.view(),
+        lambda: mapped.grow(100),
+        lambda: mapped.sync(),
+        lambda: mapped.__setitem__(0, 1),
+        lambda: mapped.__setitem__(slice(0, 1), b"x"),
+    ]
     for use in uses:
         with pytest.raises(et.ClosedError) as caught:
             use()

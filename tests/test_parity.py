@@ -23,7 +23,11 @@ def _said(call, folder):
         try:
             answer = ("returned", call())
         except Exception as error:  # noqa: BLE001 - the error is the result
-            answer = (type(error).__name__, str(error), *(getattr(error, name, None) for name in ("errno", "index", "offset", "reason")))
+            answer = (
+                type(error).__name__,
+                str(error),
+                *(getattr(error, name, None) for name in ("errno", "index", "offset", "reason")),
+            )
     words = repr((answer, [(warning.category.__name__, str(warning.message)) for warning in caught]))
     return words.replace(str(folder), "FOLDER")
 
@@ -53,19 +57,23 @@ def _report(report):
     return dataclasses.asdict(report)
 
 
+def _columns(tape):
+    return [column.tolist() for column in (tape.timestamps, tape.sizes, tape.offsets)]
+
+
 VERDICTS = {
     "verify": lambda package, path: _report(package.verify(path)),
     "open": lambda package, path: pairs(package.open(path)),
     "len": lambda package, path: len(package.open(path)),
     "last": lambda package, path: pairs([package.open(path)[-1]]),
     "index": lambda package, path: pairs([package.open(path)[10**6]]),
-    "columns": lambda package, path: [column.tolist() for tape in [package.open(path)] for column in (tape.timestamps, tape.sizes, tape.offsets)],
+    "columns": lambda package, path: _columns(package.open(path)),
     "rows": lambda package, path: package.open(path).rows("V8").tobytes(),
     "dry_run": lambda package, path: _report(package.recover(path, dry_run=True)),
     "output": lambda package, path: _report(package.recover(path, output=path.with_suffix(".out"))),
     "append": lambda package, path: package.open(path, "a").close(),
     "recover": lambda package, path: _report(package.recover(path)),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("verdict", VERDICTS.values(), ids=VERDICTS)

@@ -43,7 +43,7 @@ def test_every_bit_of_a_stream_flipped(et, tmp_path):
                 found = list(tape)
                 assert len(tape) == len(found)
         except et.Error as error:
-            assert str(path) in str(error)
+            assert str(path) in str(error)  # noqa: PT017
 
 
 def test_every_length_of_a_truncated_stream(et, tmp_path):
@@ -60,7 +60,12 @@ def test_every_length_of_a_truncated_stream(et, tmp_path):
             with pytest.raises(et.FormatError):
                 et.open(path)
             continue
-        assert (report.state, report.reason, report.events, report.end) == ("damaged", "truncated", whole[-1], ends[whole[-1]])
+        assert (report.state, report.reason, report.events, report.end) == (
+            "damaged",
+            "truncated",
+            whole[-1],
+            ends[whole[-1]],
+        )
         with pytest.raises(et.TruncatedError) as caught:
             et.open(path)
         assert str(len(RAW)) in str(caught.value)
@@ -186,7 +191,7 @@ def test_progress_rises_to_the_end(et, tmp_path):
         call(path, progress=lambda done, total, calls=calls: calls.append((done, total)))
         assert len(calls) > 1
         assert calls == sorted(calls)
-        assert set(total for _, total in calls) == {path.stat().st_size}
+        assert {total for _, total in calls} == {path.stat().st_size}
         assert calls[-1][0] == path.stat().st_size
 
 

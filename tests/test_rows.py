@@ -14,7 +14,9 @@ KINDS = {
     "f8": np.linspace(0, 1, 20),
     "big-endian": np.arange(20, dtype=">i4"),
     "structured": np.array([(i, i / 2, b"ab") for i in range(20)], dtype=[("a", "<u2"), ("b", "<f8"), ("c", "S3")]),
-    "nested": np.array([((i, 2), [1, 2]) for i in range(20)], dtype=[("a", [("x", "i1"), ("y", "i8")]), ("b", "i2", 2)]),
+    "nested": np.array(
+        [((i, 2), [1, 2]) for i in range(20)], dtype=[("a", [("x", "i1"), ("y", "i8")]), ("b", "i2", 2)]
+    ),
     "datetime64": np.arange(20).astype("M8[ns]"),
     "void": np.array([bytes([i] * 5) for i in range(20)], dtype="V5"),
     "unicode": np.array([str(i) for i in range(20)], dtype="U2"),

@@ -147,7 +147,9 @@ def test_between(et, tmp_path, events, low, high):
             if low is None and high is None:
                 break
         for key in (slice(10, 250), slice(20, 280, 3), slice(None, None, -1)):
-            bounds = {name: value for name, value in ((low, first + 30_000), (high, first + 90_000)) if name is not None}
+            bounds = {
+                name: value for name, value in ((low, first + 30_000), (high, first + 90_000)) if name is not None
+            }
             expected = set(_window(events, low, first + 30_000, high, first + 90_000))
             assert list(tape[key].between(**bounds).ordinals) == [i for i in range(COUNT)[key] if i in expected]
 
@@ -168,8 +170,12 @@ def test_windows_of_windows(et, tmp_path, events):
 
 def test_between_takes_datetimes(et, tmp_path):
     with et.open(_write(tmp_path, EVENTS)) as tape:
-        when = dt.datetime.fromtimestamp((NS + 100_000) / 1e9, dt.timezone.utc)
-        assert len(tape.between(starting_at=when)) == len(tape.between(starting_at=np.datetime64(NS + 100_000, "ns"))) == 200
+        when = dt.datetime.fromtimestamp((NS + 100_000) / 1e9, dt.UTC)
+        assert (
+            len(tape.between(starting_at=when))
+            == len(tape.between(starting_at=np.datetime64(NS + 100_000, "ns")))
+            == 200
+        )
         assert len(tape.between(ending_before=np.datetime64(NS, "ns"))) == 0
 
 
@@ -211,11 +217,19 @@ def test_searchsorted_refuses_where_there_is_no_position(et, tmp_path):
             tape.searchsorted(NS, "middle")
 
 
-@given(stamps=st.lists(st.integers(-(2**63), 2**63 - 1) | st.integers(0, 5), max_size=200), probe=st.integers(-(2**63), 2**63 - 1) | st.integers(0, 5))
+@given(
+    stamps=st.lists(st.integers(-(2**63), 2**63 - 1) | st.integers(0, 5), max_size=200),
+    probe=st.integers(-(2**63), 2**63 - 1) | st.integers(0, 5),
+)
 def test_time_queries_on_any_timestamps(et, tmp_path, stamps, probe):
     events = [(stamp, b"x") for stamp in stamps]
     with et.open(_write(tmp_path, events)) as tape:
-        for low, high in (("starting_at", None), ("starting_after", None), (None, "ending_at"), (None, "ending_before")):
+        for low, high in (
+            ("starting_at", None),
+            ("starting_after", None),
+            (None, "ending_at"),
+            (None, "ending_before"),
+        ):
             found = tape.between(**{low or high: probe})
             assert list(found.ordinals) == _window(events, low, probe, high, probe)
         if stamps == sorted(stamps):

@@ -1,4 +1,4 @@
-"""Threads share a writer: everything is there, each thread's events in its order, and readers see exact prefixes meanwhile."""
+"""Threads share a tape: all events are there, in the order of each thread, and readers see exact prefixes."""
 
 from __future__ import annotations
 
@@ -124,15 +124,17 @@ def test_one_reader_shared_by_threads(et, tmp_path):
     path = tmp_path / "t.tape"
     with et.open(path, "w") as tape:
         tape.append_many([b"%d" % i for i in range(3000)], range(3000))
-    with et.open(path) as tape:
+    for _ in range(20):  # the first questions build the index, so it is they that meet
+        with et.open(path) as tape:
 
-        def read():
-            for i in range(0, 3000, 7):
-                assert (tape[i].timestamp, bytes(tape[i].data)) == (i, b"%d" % i)
-            assert [timestamp for timestamp, _ in tape] == list(range(3000))
-            assert len(tape.between(starting_at=100, ending_before=200)) == 100
+            def read(tape=tape):
+                for i in (2999, 7, 1000):
+                    assert (tape[i].timestamp, bytes(tape[i].data)) == (i, b"%d" % i)
+                assert len(tape) == 3000
+                assert tape.timestamps.tolist() == list(range(3000))
+                assert len(tape.between(starting_at=100, ending_before=200)) == 100
 
-        _run(*[read] * THREADS)
+            _run(*[read] * THREADS)
 
 
 def test_one_iterator_shared_by_threads_gives_each_event_once(et, tmp_path):

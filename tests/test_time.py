@@ -11,7 +11,7 @@ import pytest
 
 from tests.helpers import NS
 
-UTC = dt.timezone.utc
+UTC = dt.UTC
 
 TIMES = {
     "int": (NS, NS),

@@ -1,4 +1,4 @@
-"""The files of tests/data, written by an independent program: each verifies, opens and recovers as expected.json says."""
+"""The files of tests/data, by an independent program: each verifies, opens and recovers as expected.json says."""
 
 from __future__ import annotations
 
@@ -15,11 +15,31 @@ from tests.helpers import DATA, HEADER, NS, pairs, prefix
 EXPECTED = json.loads((DATA / "expected.json").read_text())
 
 # Opening for append: what happens beyond "nothing to repair".
-WARNS = {"count-low", "count-high", "count-negative", "offset-mid-entry", "offset-mid-header", "truncated", "offset-huge", "lost-tail"}
-REFUSES = {"size-overflow": "CorruptError", "bitflip-middle": "CorruptError", "lost-page-middle": "CorruptError",
-           "zero-sector-aligned": "CorruptError", "offset-negative": "FormatError", "offset-23": "FormatError"}  # fmt: skip
+WARNS = {
+    "count-low",
+    "count-high",
+    "count-negative",
+    "offset-mid-entry",
+    "offset-mid-header",
+    "truncated",
+    "offset-huge",
+    "lost-tail",
+}
+REFUSES = {
+    "size-overflow": "CorruptError",
+    "bitflip-middle": "CorruptError",
+    "lost-page-middle": "CorruptError",
+    "zero-sector-aligned": "CorruptError",
+    "offset-negative": "FormatError",
+    "offset-23": "FormatError",
+}
 # Opening for reading: what refuses at once. Everything else opens and gives the prefix.
-UNREADABLE = {"truncated": "TruncatedError", "offset-huge": "TruncatedError", "offset-negative": "FormatError", "offset-23": "FormatError"}
+UNREADABLE = {
+    "truncated": "TruncatedError",
+    "offset-huge": "TruncatedError",
+    "offset-negative": "FormatError",
+    "offset-23": "FormatError",
+}
 
 
 class Vector:
@@ -56,7 +76,12 @@ def test_every_file_has_an_expectation():
 
 def test_verify(et, vector, path):
     report = et.verify(path)
-    assert (report.state, report.events, report.end, report.reason) == (vector.state, vector.events, vector.end, vector.reason)
+    assert (report.state, report.events, report.end, report.reason) == (
+        vector.state,
+        vector.events,
+        vector.end,
+        vector.reason,
+    )
     assert (report.ok, bool(report.problems)) == (vector.state in ("clean", "open"), vector.reason is not None)
     assert report.size == len(vector.raw)
     assert report.path == str(path)
@@ -106,7 +131,12 @@ def test_recover_in_place(et, vector, path, tmp_path):
         assert os.listdir(tmp_path) == ["t.tape"]
         return
     report = et.recover(path)
-    assert (report.state, report.events, report.end, report.reason) == (vector.state, vector.events, vector.end, vector.reason)
+    assert (report.state, report.events, report.end, report.reason) == (
+        vector.state,
+        vector.events,
+        vector.end,
+        vector.reason,
+    )
     cut = vector.raw[vector.end : vector.bound] if vector.state == "damaged" else b""
     assert report.cut == len(cut)
     assert path.read_bytes() == vector.recovered()
@@ -134,7 +164,12 @@ def test_recover_into_another_file(et, vector, path, tmp_path):
         assert os.listdir(tmp_path) == ["t.tape"]
         return
     report = et.recover(path, output=output)
-    assert (report.state, report.events, report.output, report.quarantine) == (vector.state, vector.events, str(output), None)
+    assert (report.state, report.events, report.output, report.quarantine) == (
+        vector.state,
+        vector.events,
+        str(output),
+        None,
+    )
     assert output.read_bytes() == vector.recovered()
     assert et.verify(output).state == "clean"
     with pytest.raises(FileExistsError):
@@ -163,7 +198,11 @@ def test_opening_for_append(et, vector, path, tmp_path):
             et.open(path, "a")
         assert str(path) in str(caught.value)
         if refusal == "CorruptError":
-            assert (caught.value.index, caught.value.offset, caught.value.reason) == (vector.events, vector.end, vector.reason)
+            assert (caught.value.index, caught.value.offset, caught.value.reason) == (
+                vector.events,
+                vector.end,
+                vector.reason,
+            )
             assert "evtape recover" in str(caught.value)
         assert path.read_bytes() == vector.raw
         assert os.listdir(tmp_path) == ["t.tape"]

@@ -20,7 +20,7 @@ from typing import Any, Final, final
 import numpy as np
 
 from . import errors
-from ._format import ENTRY, ENTRY_SIZE, HEADER, HEADER_SIZE, SIZE_MAX, TIME_MIN
+from ._format import ENTRY, ENTRY_SIZE, HEADER, HEADER_SIZE, SIZE_MAX, TIME_MAX, TIME_MIN, bounded
 from ._time import nanoseconds
 
 NAME: Final = "python"
@@ -133,7 +133,7 @@ class Region:
             self._header = _Swapped(words) if _SWAPPED and words is not None else words
         self.size = size
 
-    def read(self, start: int, stop: int) -> memoryview:
+    def _take(self, start: int, stop: int) -> memoryview:
         """The bytes [start, stop) as they are now: of the mapping if there is one, else a copy."""
         if self._writable:
             return self._whole[start:stop]
@@ -165,7 +165,7 @@ class Region:
         self._open()
         if not 0 <= start <= stop <= self.size:
             raise ValueError(f"{self.path}: bytes {start} to {stop} are not within its {self.size}")
-        return self.read(start, stop)
+        return self._take(start, stop)
 
     def load_header(self) -> tuple[int, int, int]:
         """(WriteOffset, EventCount, StartTimestamp), loaded with acquire order."""
@@ -489,7 +489,7 @@ class Scanner:
 
     def skip(self) -> None:
         """Step over the entry a run stopped at because of its checksum."""
-        timestamp, size, _ = ENTRY.unpack(self._region.read(self.offset, self.offset + ENTRY_SIZE))
+        timestamp, size, _ = ENTRY.unpack(self._region._take(self.offset, self.offset + ENTRY_SIZE))
         self.last_timestamp = max(self.last_timestamp, timestamp)
         self.offset += ENTRY_SIZE + size
         self.ordinal += 1
@@ -508,7 +508,7 @@ class _Window:
     def bytes(self, at: int, count: int) -> memoryview:
         if not self._start <= at <= at + count <= self._stop:
             self._start, self._stop = at, min(max(at + count, at + self._step), self._bound)
-            self._chunk = self._region.read(self._start, self._stop)
+            self._chunk = self._region._take(self._start, self._stop)
             self._step = min(self._step * 2, _CHUNK)
         return self._chunk[at - self._start : at - self._start + count]
 
@@ -531,11 +531,11 @@ class Event:
     def __init__(
         self, timestamp: int, data: Any, ordinal: int = 0, offset: int = 0, checksum: int | None = None
     ) -> None:
-        self._timestamp = timestamp
+        self._timestamp = bounded("timestamp", timestamp, TIME_MIN, TIME_MAX)
         self._data = memoryview(data).toreadonly()
-        self._ordinal = ordinal
-        self._offset = offset
-        self._checksum = zlib.crc32(data) if checksum is None else checksum
+        self._ordinal = bounded("ordinal", ordinal, 0, TIME_MAX)
+        self._offset = bounded("offset", offset, 0, TIME_MAX)
+        self._checksum = zlib.crc32(data) if checksum is None else bounded("checksum", checksum, 0, SIZE_MAX)
 
     timestamp = property(lambda self: self._timestamp)
     data = property(lambda self: self._data)
@@ -549,7 +549,7 @@ class Event:
     def __len__(self) -> int:
         return 2
 
-    def __getitem__(self, index: Any) -> Any:
+    def __getitem__(self, index: Any, /) -> Any:
         return (self._timestamp, self._data)[index]
 
     def __eq__(self, other: object) -> bool:
@@ -607,23 +607,28 @@ class Events:
         return self
 
     def __next__(self) -> Event:
-        while self._offset < self._bound and self._ordinal != self._stop:
-            at, ordinal = self._offset, self._ordinal
-            try:
-                reason, event = self._step()
-            except errors.TruncatedError:
-                self._offset = self._bound
-                reason, event = "fault", None
-            if reason:
-                # Where this raises at a zero entry, nothing behind it can be trusted and the iteration is over.
-                after = self._offset
-                if reason == "zero":
-                    self._offset = self._bound
-                self._problem(ordinal, at, reason)
-                self._offset = after
-            if event is not None:
-                return event
+        with self._lock:
+            while self._offset < self._bound and self._ordinal != self._stop:
+                event = self._next()
+                if event is not None:
+                    return event
         raise StopIteration
+
+    def _next(self) -> Event | None:
+        at, ordinal = self._offset, self._ordinal
+        try:
+            reason, event = self._step()
+        except errors.TruncatedError:
+            self._offset = self._bound
+            reason, event = "fault", None
+        if reason:
+            # Where this raises at a zero entry, nothing behind it can be trusted and the iteration is over.
+            after = self._offset
+            if reason == "zero":
+                self._offset = self._bound
+            self._problem(ordinal, at, reason)
+            self._offset = after
+        return event
 
     def _step(self) -> tuple[str, Event | None]:
         """Load and check the entry, and step over it. The walk ends where an entry does not fit."""
@@ -640,7 +645,10 @@ class Events:
         self._ordinal += 1
         if self._check and zlib.crc32(data) != checksum:
             return "checksum", None
-        return "zero" if timestamp == 0 and size == 0 else "", Event(timestamp, data, ordinal, at, checksum)
+        event = Event.__new__(Event)  # what is read needs no second look
+        event._timestamp, event._data, event._ordinal = timestamp, data, ordinal
+        event._offset, event._checksum = at, checksum
+        return "zero" if timestamp == 0 and size == 0 else "", event
 
 
 # --------------------------------------------------------------------------------------------- guard

@@ -5,8 +5,9 @@ All integers are little-endian. ``stream := header entry*``, ``entry := timestam
 
 from __future__ import annotations
 
+import operator
 import struct
-from typing import Final
+from typing import Any, Final
 
 # Header: WriteOffset:i64 EventCount:i64 StartTimestamp:i64, at offset 0.
 HEADER: Final = struct.Struct("<qqq")
@@ -24,3 +25,14 @@ ZERO_ENTRY: Final = bytes(ENTRY_SIZE)
 SIZE_MAX: Final = 2**32 - 1  # bytes of one payload
 TIME_MIN: Final = -(2**63)
 TIME_MAX: Final = 2**63 - 1
+
+
+def bounded(name: str, value: Any, low: int, high: int) -> int:
+    """``value`` as an int from ``low`` to ``high``, or the error that says which field of an event it cannot be."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} of an event must be an int, not {type(value).__name__}") from None
+    if not low <= number <= high:
+        raise OverflowError(f"{name} of an event must be from {low} to {high}, not {number}")
+    return number

@@ -81,5 +81,8 @@ def nanosecond_array(values: Any, path: str) -> npt.NDArray[np.int64]:
             return np.ascontiguousarray(values).view(np.int64)
         if values.dtype.kind == "i" or (values.dtype.kind == "u" and values.dtype.itemsize < 8):
             return np.ascontiguousarray(values, dtype=np.int64)
-    items = list(values)
+    try:
+        items = list(values)
+    except TypeError:
+        raise errors.not_a_sequence(path, "timestamps", values) from None
     return np.fromiter((nanoseconds(item, path) for item in items), dtype=np.int64, count=len(items))

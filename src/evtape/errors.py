@@ -76,7 +76,7 @@ def not_a_payload(path: str, value: Any, where: str = "") -> Exception:
         kind = type(value).__name__
         return TypeError(f"{path}: payload{where} must be a contiguous bytes-like object, not {kind}{hint}")
     except Exception as error:  # noqa: BLE001 - whatever the object's own buffer method raises is what is wrong
-        return error
+        return ValueError(f"{path}: payload{where} cannot be read: {error}")
     return ValueError(f"{path}: payload{where} is not contiguous; pass a contiguous copy of it")
 
 
@@ -94,6 +94,10 @@ def not_a_timestamp(path: str, value: Any) -> TypeError:
     return TypeError(
         f"{path}: timestamp must be an int of nanoseconds, a datetime or a datetime64, not {type(value).__name__}"
     )
+
+
+def not_a_sequence(path: str, what: str, value: Any) -> TypeError:
+    return TypeError(f"{path}: {what} must be a sequence, one per event, not {type(value).__name__}")
 
 
 def lengths_differ(path: str, payloads: int, timestamps: int) -> ValueError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal, Self, overload
 
@@ -36,6 +37,7 @@ class Tape(Sequence[core.Event]):
         self._fd = fd
         self._region = region
         self._index = Index(region)
+        self._index_lock = threading.Lock()
         self._columns: dict[str, Column] = {}
         self._bound = FIRST_OFFSET
 
@@ -150,9 +152,10 @@ class Tape(Sequence[core.Event]):
         raise NotImplementedError
 
     def _refresh_index(self) -> int:
-        bound = self._refresh()
-        if self._index.extend(bound, self._region.load_header()[1]) is not None:
-            raise errors.faulted(self.path)
+        with self._index_lock:
+            bound = self._refresh()
+            if self._index.extend(bound, self._region.load_header()[1]) is not None:
+                raise errors.faulted(self.path)
         return bound
 
     def _reach(self, stop: int) -> int:

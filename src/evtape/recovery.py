@@ -17,7 +17,7 @@ from . import sidecar
 from ._backend import core
 from ._format import ENTRY_SIZE, FIRST_OFFSET, HEADER
 from .errors import CorruptError, FormatError, RecoveryWarning
-from .files import READ, WRITE, NewFile
+from .files import READ, WRITE, NewFile, require_regular
 from .lock import WriterLock
 from .walk import Progress, Report, walk
 
@@ -42,6 +42,7 @@ def recover(
     ``output`` exists.
     """
     name = os.fspath(path)
+    require_regular(name)
     if output is not None or dry_run:
         fd = os.open(name, READ)
         try:

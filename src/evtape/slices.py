@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ._backend import core
-from ._format import ENTRY_SIZE
+from ._format import ENTRY_SIZE, TIME_MAX, TIME_MIN
 from ._pickle import restore_slice
 from ._time import nanoseconds
 
@@ -133,6 +133,8 @@ class Slice(Sequence[core.Event]):
         high = nanoseconds(ending_at, path) if ending_at is not None else None
         if ending_before is not None:
             high = nanoseconds(ending_before, path) - 1
+        if (low is not None and low > TIME_MAX) or (high is not None and high < TIME_MIN):
+            return Slice(self._tape, range(0))
         if self._is_sorted():
             start = 0 if low is None else self._search(low, "left")
             stop = len(self) if high is None else self._search(high, "right")

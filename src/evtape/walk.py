@@ -67,9 +67,11 @@ class Report:
 
     @property
     def lost(self) -> bool:
-        """Whether published bytes are missing from the prefix. A wrong header over good events alone loses nothing."""
-        harmless = ("count", "header") if self.cut == 0 else ("count",)
-        return self.state == "invalid" or any(problem.reason not in harmless for problem in self.problems)
+        """Whether published bytes are missing from the prefix, or may be: an unusable WriteOffset cannot tell.
+
+        A wrong EventCount alone loses nothing.
+        """
+        return self.state == "invalid" or any(problem.reason != "count" for problem in self.problems)
 
     def as_dict(self) -> dict[str, Any]:
         """As plain values, for JSON."""

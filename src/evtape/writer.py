@@ -107,8 +107,9 @@ class Writer(Tape):
         OverflowError (timestamp outside int64), OSError (no room: the stream is as before and appending works again
         once there is some), ClosedError, ReadOnlyError.
         """
-        ordinal = self._appender.append(data, timestamp)
-        self.sync()
+        with self._slow:  # so that a close() in another thread cannot come between the two
+            ordinal = self._appender.append(data, timestamp)
+            self.sync()
         return ordinal
 
     def append_many(self, payloads: Iterable[Any], timestamps: Any = None) -> range:
@@ -117,9 +118,11 @@ class Writer(Tape):
         ``timestamps`` has one time per payload; without it the batch has one reading of the clock. Errors as
         ``append``, naming the position of the element. O(bytes).
         """
-        items = payloads if isinstance(payloads, (list, tuple)) else list(payloads)
-        stamps = self._stamps(timestamps, len(items))
-        return self._batch(self._appender.append_many(items, stamps), len(items))
+        try:
+            items = tuple(payloads)
+        except TypeError:
+            raise errors.not_a_sequence(self.path, "payloads", payloads) from None
+        return self._batch(self._appender.append_many, items, self._stamps(timestamps, len(items)))
 
     def append_array(self, array: Any, timestamps: Any = None) -> range:
         """Append each element along the first axis of ``array`` as one event; returns their ordinals.
@@ -128,14 +131,16 @@ class Writer(Tape):
         whose rows are contiguous is not copied. Raises ValueError for a 0-d array or one of Python objects; else as
         ``append_many``.
         """
-        values = np.asarray(array)
+        try:
+            values = np.asarray(array)
+        except ValueError as error:
+            raise ValueError(f"{self.path}: append_array needs an array of equal rows: {error}") from None
         if values.ndim == 0:
             raise ValueError(f"{self.path}: append_array needs an array of at least one dimension, one event per row")
         if values.dtype.hasobject:
             raise ValueError(f"{self.path}: an array of Python objects ({values.dtype}) has no bytes to store")
-        events = len(values)
-        stamps = self._stamps(timestamps, events)
-        return self._batch(self._appender.append_rows(_rows_of_bytes(values), stamps), events)
+        stamps = self._stamps(timestamps, len(values))
+        return self._batch(self._appender.append_rows, _rows_of_bytes(values), stamps)
 
     def _stamps(self, timestamps: Any, events: int) -> Any:
         if timestamps is None:
@@ -145,10 +150,14 @@ class Writer(Tape):
             raise errors.lengths_differ(self.path, events, len(stamps))
         return stamps
 
-    def _batch(self, first: int, events: int) -> range:
+    def _batch(self, write: Callable[[Any, Any], int], items: Any, stamps: Any) -> range:
         if self._durability == "full":
-            self.sync()
-        return range(first, first + events)
+            with self._slow:
+                first = write(items, stamps)
+                self.sync()
+        else:
+            first = write(items, stamps)
+        return range(first, first + len(items))
 
     # ------------------------------------------------------------------------------------------ room
 
@@ -257,9 +266,9 @@ class Writer(Tape):
             ticker.stop()
         with self._slow:
             failed = self._failure is not None
-            self.__dict__.pop("append", None)
             if not failed:
                 self._appender.halt()
+            self.__dict__.pop("append", None)  # after the halt: the method of the class would append once more
             try:
                 if not failed and self._durability != "none":
                     self._flush()
@@ -345,23 +354,15 @@ class _Ticker(threading.Thread):
 
 
 def _rows_of_bytes(values: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """``values`` as bytes, shape (events, bytes per event), each row contiguous.
-
-    A copy only where a row is not contiguous already.
-    """
+    """``values`` as bytes, shape (events, bytes per event), each row contiguous. A copy only where rows are not."""
     events = len(values)
-    size = values.itemsize * (values[0].size if events and values.ndim > 1 else int(np.prod(values.shape[1:])))
+    size = values.itemsize * int(np.prod(values.shape[1:]))
     if events == 0 or size == 0:
         return np.empty((events, size), np.uint8)
-    if not values[0].flags.c_contiguous:
+    if not values[:1].flags.c_contiguous:
         values = np.ascontiguousarray(values)
-    return np.lib.stride_tricks.as_strided(
-        np.ndarray(
-            (size,), np.uint8, values[0:1].data if values.flags.c_contiguous else np.ascontiguousarray(values[0:1])
-        ),
-        (events, size),
-        (values.strides[0], 1),
-    )
+    items = (events, size // values.itemsize)
+    return np.lib.stride_tricks.as_strided(values, items, (values.strides[0], values.itemsize)).view(np.uint8)
 
 
 def _round_up(value: int, step: int) -> int:

@@ -1,7 +1,8 @@
 """The harness that would catch evtape lying.
 
-The invariant: the recovered stream is a prefix of what was appended, contains all that was acknowledged durable, invents no
-event, never kills the process, and damage is always reported. Each module but the helpers is a part of its own:
+The invariant: the recovered stream is a prefix of what was appended, contains all that was acknowledged durable,
+invents no event, never kills the process, and damage is always reported. Each module but the helpers is a part of its
+own:
 
     python -m tests.faults [PART ...] [--quick | --full] [--results FILE]
 

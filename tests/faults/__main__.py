@@ -19,9 +19,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="a few seconds for each part (the default)")
     parser.add_argument("--results", metavar="FILE", help="append one line of JSON for each part")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--budget", type=float, default=0.0, metavar="S", help="stop adding sampled cases after S seconds")
+    parser.add_argument(
+        "--budget", type=float, default=0.0, metavar="S", help="stop adding sampled cases after S seconds"
+    )
     parser.add_argument("--no-watermark", action="store_true", help="power: recover without the sidecar")
-    parser.add_argument("--only", default="", metavar="PIECE", help="run only the pieces of a part whose name contains this")
+    parser.add_argument(
+        "--only", default="", metavar="PIECE", help="run only the pieces of a part whose name contains this"
+    )
     options = parser.parse_args(argv)
     unknown = [part for part in options.parts if part not in PARTS]
     if unknown:

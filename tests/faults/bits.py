@@ -1,8 +1,8 @@
 """Every single bit of a 64 KB stream flipped, and what each flip does to the verdict.
 
-What nothing can detect is counted by field: the format has no checksum over its header and over an entry's timestamp, so that table
-is published and not a list of failures. A flip that is not reported although the format shows it, or after which the kept prefix
-holds a changed payload, is a violation.
+What nothing can detect is counted by field: the format has no checksum over its header and over an entry's timestamp,
+so that table is published and not a list of failures. A flip that is not reported although the format shows it, or
+after which the kept prefix holds a changed payload, is a violation.
 """
 
 from __future__ import annotations
@@ -111,6 +111,8 @@ def table(ctx: Context, flips: Counter[str], missed: Counter[str], disorder: Cou
     """Print what is not detected, by field."""
     print(f"  {'field':<16}{'bits':>10}{'detected':>10}{'not':>10}{'of these shown as disorder':>30}")
     for name in FIELDS:
-        print(f"  {name:<16}{flips[name]:>10,}{flips[name] - missed[name]:>10,}{missed[name]:>10,}{disorder[name]:>30,}")
+        print(
+            f"  {name:<16}{flips[name]:>10,}{flips[name] - missed[name]:>10,}{missed[name]:>10,}{disorder[name]:>30,}"
+        )
     ctx.figures["not detected"] = {name: missed[name] for name in FIELDS}
     ctx.figures["of these shown as disorder"] = disorder["Timestamp"]

@@ -54,7 +54,6 @@ class Checker:
         out = self._out
         return Verdict(STATES[out.state], out.events, out.end, REASONS[out.reason])
 
-
     def judge(self, address: int, end: int, events: int, stream: bytes, ends: list[int], durable: int) -> int:
         """Index into JUDGEMENTS for the prefix [0, end) of the bytes at `address`."""
         table = self._tables.get(id(ends))
@@ -68,7 +67,9 @@ class Checker:
 class Images:
     """All contents, or a sample of them, that a set of blocks can have over a base image."""
 
-    def __init__(self, checker: Checker, address: int, blocks: Sequence[tuple[int, Sequence[bytes]]], seed: int) -> None:
+    def __init__(
+        self, checker: Checker, address: int, blocks: Sequence[tuple[int, Sequence[bytes]]], seed: int
+    ) -> None:
         self._lib = checker.lib
         self._image = ctypes.c_void_p(address)
         self._blocks = (Block * max(1, len(blocks)))()

@@ -1,7 +1,9 @@
-"""Full disks: the append that finds no room raises, nothing of it is published, and appending works again once there is room."""
+"""Full disks: the append that finds no room raises, nothing of it is published, and appending works again once there
+is room."""
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import warnings
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from .harness import Context
 
 STEPS = 64
+LIBC = ctypes.CDLL(None)
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -49,7 +52,9 @@ def meet(ctx: Context, evtape: Any, folder: Path, label: str, step: int) -> None
         said = verdict(data)
         held = [entry.data[:8] for entry in entries(data, said.end)[0]]
         if said.state != "clean" or held != [number.to_bytes(8, "little") for number in told["acknowledged"]]:
-            ctx.violation("not what was acknowledged", f"{label}: {tuple(said)}, {len(told['acknowledged'])} acknowledged")
+            ctx.violation(
+                "not what was acknowledged", f"{label}: {tuple(said)}, {len(told['acknowledged'])} acknowledged"
+            )
     finally:
         for file in folder.iterdir():
             if file.is_file():
@@ -57,18 +62,20 @@ def meet(ctx: Context, evtape: Any, folder: Path, label: str, step: int) -> None
 
 
 def leave(filler: Path, folder: Path, room: int) -> None:
-    """Fill the disk but for `room` bytes."""
+    """Fill the disk, then give `room` bytes back. What a file system says is free is only a guess on some of them."""
     with open(filler, "wb") as file:
-        for _ in range(3):
-            at = os.statvfs(folder)
-            spare = at.f_bavail * at.f_frsize - room
-            if spare <= 0:
-                return
+        piece = os.statvfs(folder).f_bavail * os.statvfs(folder).f_frsize
+        size = 0
+        while piece >= 65536:
             try:
-                os.posix_fallocate(file.fileno(), os.fstat(file.fileno()).st_size, spare)
+                os.posix_fallocate(file.fileno(), size, piece)
+                size += piece
             except OSError as error:
                 if error.errno not in FULL:
                     raise
+                piece //= 2
+        os.ftruncate(file.fileno(), max(0, size - room))
+        LIBC.syncfs(file.fileno())
 
 
 def fill(evtape: Any, path: str, filler: Path) -> dict[str, Any]:
@@ -96,7 +103,8 @@ def fill(evtape: Any, path: str, filler: Path) -> dict[str, Any]:
             if number % 64 == 0:
                 tape.sync()
         except evtape.Error as error:
-            # On a copy-on-write file system even a page that was written before may find no room; the guard turns that into this.
+            # On a copy-on-write file system even a page that was written before may find no room; the guard turns
+            # that into this.
             told["errors"].append(str(error))
             told["lies"].append(f"a full disk is told as {type(error).__name__}, and the writer is lost")
             tape.close()
@@ -124,4 +132,6 @@ def fill(evtape: Any, path: str, filler: Path) -> dict[str, Any]:
 def remove(filler: Path) -> None:
     """Give the room back; btrfs does so with its next commit."""
     filler.unlink()
-    os.sync()
+    folder = os.open(filler.parent, os.O_RDONLY)
+    LIBC.syncfs(folder)
+    os.close(folder)

@@ -1,8 +1,10 @@
-"""Hostile files against everything that reads one, on both cores and the reference parser: identical answers, and no crash.
+"""Hostile files against everything that reads one, on both cores and the reference parser: identical answers, and no
+crash.
 
-The bulk goes through the walk that `verify`, `recover` and `open("a")` rest on, in a file in memory; every so many executions all of the
-API is asked. Each batch runs in a child process. What kills a child is found again, saved in `corpus/`, and a violation.
-Mutants that show a verdict, or an answer of the API, that was not seen before are bred from.
+The bulk goes through the walk that `verify`, `recover` and `open("a")` rest on, in a file in memory; every so many
+executions all of the API is asked. Each batch runs in a child process. What kills a child is found again, saved in
+`corpus/`, and a violation. Mutants that show a verdict, or an answer of the API, that was not seen before are bred
+from.
 """
 
 from __future__ import annotations
@@ -34,8 +36,8 @@ INTERESTING += (2**32, 2**47, 2**62, 2**63 - 1, 2**63, 2**64 - 24, 2**64 - 1)
 
 def run(ctx: Context) -> None:
     """Batches in child processes until the number of executions is reached."""
-    wanted = ctx.scale(20_000, 10_000_000)
-    batch = ctx.scale(10_000, 250_000)
+    wanted = ctx.scale(8_000, 10_000_000)
+    batch = ctx.scale(8_000, 250_000)
     bar = harness.Bar("fuzz", wanted)
     number = 0
     harness.both()  # loaded before the children are forked
@@ -209,7 +211,7 @@ class Judges:
         self.found["violations"].append((kind, f"{detail}; {name} in the temporary folder"))
 
     def quick(self, data: bytes) -> Any:
-        """The walk of the native core against the reference in C; every 16th on the pure core and the slow reference too."""
+        """The walk of the native core against the reference in C; each 16th on the pure core and the slow reference."""
         size = len(data)
         os.ftruncate(self.fd, size)
         ctypes.memmove(self.address, data, size)
@@ -236,7 +238,9 @@ class Judges:
             different = [(a, b) for a, b in zip(answers[0], answers[-1], strict=False) if a != b]
             self.violation("the cores differ", str(different[0])[:500], data)
         if any(what == "bug" for answer in answers for what, *_ in answer):
-            self.violation("an unexpected exception", str([a for answer in answers for a in answer if a[0] == "bug"]), data)
+            self.violation(
+                "an unexpected exception", str([a for answer in answers for a in answer if a[0] == "bug"]), data
+            )
         return tuple(answer[0] if answer[0] == "ok" else answer[1] for answer in answers[0])
 
 
@@ -325,7 +329,11 @@ def rows(evtape: Any, path: Path) -> Any:
 def searched(evtape: Any, path: Path) -> Any:
     with evtape.open(path) as tape:
         middle = tape.start_timestamp
-        return tape.searchsorted(middle), len(tape.between(starting_at=0, ending_before=middle)), tape.searchsorted(-1, "right")
+        return (
+            tape.searchsorted(middle),
+            len(tape.between(starting_at=0, ending_before=middle)),
+            tape.searchsorted(-1, "right"),
+        )
 
 
 def appended(evtape: Any, path: Path) -> Any:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib
+import importlib.machinery
+import importlib.util
 import json
 import os
 import pickle
@@ -27,14 +29,16 @@ HERE = Path(__file__).parent
 CORES = ("native", "python")
 
 
-class NotRun(Exception):
+class NotRun(Exception):  # noqa: N818 - it is no error
     """A part, or a piece of it, cannot run here. The message says why."""
 
 
 class Context:
     """What a part is told, and where it leaves what it found."""
 
-    def __init__(self, part: str, *, full: bool = False, seed: int = 1, budget: float = 0.0, watermark: bool = True) -> None:
+    def __init__(
+        self, part: str, *, full: bool = False, seed: int = 1, budget: float = 0.0, watermark: bool = True
+    ) -> None:
         self.part = part
         self.full = full
         self.seed = seed
@@ -132,28 +136,37 @@ def _memory() -> str | None:
     return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 
-# ------------------------------------------------------------------------------------------------------------------- cores
+# -------------------------------------------------------------------------------------------------------------------
 
 _loaded: dict[str, ModuleType] = {}
 
 
 def load(core: str) -> ModuleType:
-    """The package on top of one core. Both can be loaded in one process: each import gets modules of its own."""
+    """The package on top of one core. Both can be loaded in one process: each import gets modules of its own.
+
+    The compiled module can be initialised only once in a process, so where somebody has imported it already, that is
+    the one.
+    """
     if core in _loaded:
         return _loaded[core]
-    kept = {name: sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] == "evtape"}
+    known = sys.modules.get("evtape")
+    kept = {name: module for name, module in sys.modules.items() if name.partition(".")[0] == "evtape"}
     before = os.environ.get("EVTAPE_BACKEND")
+    if known is None or known.backend != core:
+        for name in kept:
+            del sys.modules[name]
     os.environ["EVTAPE_BACKEND"] = core
     try:
         package = importlib.import_module("evtape")
-        for name in ("walk", "recovery", "writer", "reader", "index", "errors", "_backend", "sidecar"):
+        for name in ("walk", "recovery", "writer", "reader", "index", "errors", "_backend", "sidecar", "guard"):
             importlib.import_module(f"evtape.{name}")
         # `walk` is a function of the package as well as a module: modules are reached through this table only.
         package.modules = {n: m for n, m in sys.modules.items() if n.partition(".")[0] == "evtape"}  # type: ignore[attr-defined]
     finally:
-        for name in [name for name in sys.modules if name.partition(".")[0] == "evtape"]:
-            del sys.modules[name]
-        sys.modules.update(kept)
+        if kept:
+            for name in [name for name in sys.modules if name.partition(".")[0] == "evtape" and name not in kept]:
+                del sys.modules[name]
+            sys.modules.update(kept)
         os.environ.pop("EVTAPE_BACKEND")
         if before is not None:
             os.environ["EVTAPE_BACKEND"] = before
@@ -163,11 +176,24 @@ def load(core: str) -> ModuleType:
 
 def both() -> dict[str, ModuleType]:
     """Both cores; the native one only where it was built."""
-    found = {}
-    for core in CORES:
-        with contextlib.suppress(ImportError):
-            found[core] = load(core)
-    return found
+    spec = importlib.util.find_spec("evtape")
+    if spec is None or spec.origin is None:
+        raise NotRun("evtape cannot be imported")
+    suffixes = importlib.machinery.EXTENSION_SUFFIXES
+    built = any(Path(spec.origin).with_name(f"_core{suffix}").exists() for suffix in suffixes)
+    return {core: load(core) for core in (CORES if built else CORES[1:])}
+
+
+@contextlib.contextmanager
+def another_boot(package: ModuleType) -> Iterator[None]:
+    """Have the package believe that the machine was started anew, as it is after a power loss."""
+    sidecar = package.modules["evtape.sidecar"]
+    real = sidecar.boot_id
+    sidecar.boot_id = lambda: b"another boot id."
+    try:
+        yield
+    finally:
+        sidecar.boot_id = real
 
 
 def source_folder() -> str:
@@ -181,7 +207,7 @@ def environment(core: str) -> dict[str, str]:
     return os.environ | {"EVTAPE_BACKEND": core, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
 
 
-# ---------------------------------------------------------------------------------------------------------------- C helpers
+# ---------------------------------------------------------------------------------------------------------------- C h
 
 
 def compiled(source: str, *, shared: bool, flags: tuple[str, ...] = ()) -> Path:
@@ -214,7 +240,7 @@ def in_child(work: Callable[[], Any]) -> tuple[int, Any]:
             with os.fdopen(write, "wb") as out:
                 pickle.dump(work(), out)
             status = 0
-        except BaseException:
+        except BaseException:  # noqa: BLE001 - whatever it is, the parent is told
             traceback.print_exc()
         finally:
             os._exit(status)

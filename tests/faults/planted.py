@@ -1,7 +1,7 @@
 """Planted bugs: one-line mutations of the sources, each of which a named part of the harness must catch.
 
-Each is applied to a copy of the tree, which is built again where the native core is touched. Caught means that the named part
-finds a violation of the named kind in the copy, and none of that kind in the sources as they are.
+Each is applied to a copy of the tree, which is built again where the native core is touched. Caught means that the
+named part finds a violation of the named kind in the copy, and none of that kind in the sources as they are.
 """
 
 from __future__ import annotations
@@ -44,14 +44,16 @@ BUGS = (
     Bug(
         "published before the payload is stored", NATIVE,
         "        at = self.base + self.offset\n        evtape_store_entry(at, timestamp, <uint32_t>size,",
-        "        at = self.base + self.offset\n        evtape_publish(self.base, self.offset + 16 + size, self.count + 1)\n"
+        "        at = self.base + self.offset\n"
+        "        evtape_publish(self.base, self.offset + 16 + size, self.count + 1)\n"
         "        evtape_store_entry(at, timestamp, <uint32_t>size,",
         "kill --only steps-append-native", "at an instruction",
     ),
     Bug(
         "a short batch is published before it is whole", NATIVE,
         "            at += EVTAPE_ENTRY_SIZE + size\n",
-        "            at += EVTAPE_ENTRY_SIZE + size\n            evtape_publish(self.base, at - self.base, self.count + i + 1)\n",
+        "            at += EVTAPE_ENTRY_SIZE + size\n"
+        "            evtape_publish(self.base, at - self.base, self.count + i + 1)\n",
         "kill --only steps-batch-native", "at an instruction",
     ),
     Bug(
@@ -155,7 +157,9 @@ def run(ctx: Context) -> None:
             if bug.file.startswith("ext/"):
                 native(tree)
             found = kinds(tree, bug.part)
-            caught = [f"{kind} ({found[kind]})" for kind in found if re.search(bug.kind, kind) and kind not in sound[bug.part]]
+            caught = [
+                f"{kind} ({found[kind]})" for kind in found if re.search(bug.kind, kind) and kind not in sound[bug.part]
+            ]
             print(f"  {bug.name:<{width}}  {bug.part:<34} {caught[0] if caught else 'NOT CAUGHT'}", flush=True)
             ctx.count("planted")
             ctx.count("caught", bool(caught))

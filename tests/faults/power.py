@@ -1,10 +1,10 @@
 """Power loss, simulated: every state that the disk may hold after it, at every moment of a writer and of a recovery.
 
-A block (a 512-byte sector, or a page of 4 KB) that was stored to since its last completed flush may hold any content it has had since
-then. In the model *lost* such a block may also read as zeros although a part of it was durable before; then nothing can promise
-the durable part, but what is kept must still be a prefix and damage be told.
-Every image is judged by the walk of the native core and by the reference parser; a sample of them is recovered and opened for append
-on both cores, and the recovery is itself interrupted at each of its stores and flushes.
+A block (a 512-byte sector, or a page of 4 KB) that was stored to since its last completed flush may hold any content
+it has had since then. In the model *lost* such a block may also read as zeros although a part of it was durable
+before; then nothing can promise the durable part, but what is kept must still be a prefix and damage be told. Every
+image is judged by the walk of the native core and by the reference parser; a sample of them is recovered and opened
+for append on both cores, and the recovery is itself interrupted at each of its stores and flushes.
 """
 
 from __future__ import annotations
@@ -19,14 +19,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import checker, harness, streams
-from .record import LIMIT, Point, Recorder, recording
-from .reference import Verdict
+from .record import Point, Recorder, recording
+from .repair import VERSIONS, Arena, Case, Image, Stream, recover_image, tear, thin
 
 if TYPE_CHECKING:
     from .harness import Context
 
 EXHAUSTIVE = 12  # dirty blocks up to which all combinations are made
-VERSIONS = 4  # contents kept per block; the header's has one for each append
 
 
 @dataclass
@@ -42,9 +41,11 @@ class Stream:
 def run(ctx: Context) -> None:
     """Record every stream on every core, then replay until the number of images is reached."""
     cores = harness.both()
-    recorded = [record(ctx, evtape, core, kind) for core, evtape in cores.items() for kind in streams.KINDS if ctx.only in kind]
+    recorded = [
+        record(ctx, evtape, core, kind) for core, evtape in cores.items() for kind in streams.KINDS if ctx.only in kind
+    ]
     arena = Arena(cores)
-    wanted = ctx.scale(20_000, 10_000_000)
+    wanted = ctx.scale(8_000, 10_000_000)
     bar = harness.Bar("power", wanted)
     rounds = 0
     while ctx.figures.get("images", 0) < wanted and not ctx.expired:
@@ -92,7 +93,7 @@ def record(ctx: Context, evtape: Any, core: str, kind: str) -> Stream:
     return Stream(f"{kind}, {core}", Path(path).read_bytes(), streams.ends(appended), recorder.points)
 
 
-# ------------------------------------------------------------------------------------------------------------------ images
+# ------------------------------------------------------------------------------------------------------------------ i
 
 
 class Arena:
@@ -119,7 +120,8 @@ class Arena:
         return self.map[: min(size, LIMIT)]
 
 
-# What a dirty block may hold. "two": what was flushed last, or the newest. "torn": anything it has held since. "lost": zeros as well.
+# What a dirty block may hold. "two": what was flushed last, or the newest. "torn": anything it has held since.
+# "lost": zeros as well.
 MODELS = ("two", "torn", "lost")
 
 
@@ -215,8 +217,8 @@ def judge(ctx: Context, arena: Arena, case: Case) -> None:
 def tear(image: Any, stream: Stream, end: int) -> str:
     """What the first event that was never appended came from; empty when it is nothing that a lost block explains.
 
-    A payload is checked, a timestamp is not, and an empty payload has the checksum zero. So an entry whose size and checksum lie in
-    a lost block reads as an empty event, with as much of its timestamp as was not lost.
+    A payload is checked, a timestamp is not, and an empty payload has the checksum zero. So an entry whose size and
+    checksum lie in a lost block reads as an empty event, with as much of its timestamp as was not lost.
     """
     kind = ""
     for start, stop in itertools.pairwise([*stream.ends, LIMIT]):
@@ -247,7 +249,7 @@ def keep(ctx: Context, arena: Arena, size: int) -> str:
     return f"saved as {target}"
 
 
-# ---------------------------------------------------------------------------------------------------------------- recovery
+# ---------------------------------------------------------------------------------------------------------------- rec
 
 
 def recover_image(ctx: Context, arena: Arena, case: Case) -> None:
@@ -258,10 +260,9 @@ def recover_image(ctx: Context, arena: Arena, case: Case) -> None:
         sidecar = sidecars[arena.seen // 7 % len(sidecars)] if ctx.watermark else None
         oracle = Oracle(ctx, arena, case.stream, f"{case}, {core}", case.durable, sidecar, case.model != "lost")
         path = ctx.work / "image.tape"
-        if "evtape.sidecar" in evtape.modules:
-            evtape.modules["evtape.sidecar"].boot_id = lambda: b"another boot now"
-        recovered(ctx, evtape, path, image, oracle)
-        opened(ctx, evtape, path, image, oracle)
+        with harness.another_boot(evtape):
+            recovered(ctx, evtape, path, image, oracle)
+            opened(ctx, evtape, path, image, oracle)
         clear(ctx)
 
 
@@ -315,7 +316,9 @@ class Oracle:
         said = self.arena.check.judge(address, want.end, want.events, self.stream.data, self.stream.ends, self.durable)
         if said:
             kind = tear(buffer, self.stream, want.end) or checker.JUDGEMENTS[said]
-            self.ctx.violation(f"{what.partition(',')[0]}: {kind}", f"{self.label}: {what}: {tuple(want)}, durable {self.durable}")
+            self.ctx.violation(
+                f"{what.partition(',')[0]}: {kind}", f"{self.label}: {what}: {tuple(want)}, durable {self.durable}"
+            )
 
 
 def recovered(ctx: Context, evtape: Any, path: Path, image: Image, oracle: Oracle) -> None:
@@ -339,9 +342,16 @@ def recovered(ctx: Context, evtape: Any, path: Path, image: Image, oracle: Oracl
         ctx.violation("the quarantine is not what was cut", oracle.label)
     if report.quarantine and recorder.log:
         saved = [i for i, what in enumerate(recorder.log) if what.startswith(("link", "rename", "replace"))]
-        first = next((i for i, what in enumerate(recorder.log) if what == "store header" or what.startswith("ftruncate")), 0)
+        first = next(
+            (i for i, what in enumerate(recorder.log) if what == "store header" or what.startswith("ftruncate")), 0
+        )
         synced = [i for i, what in enumerate(recorder.log[:first]) if what.startswith("fsync")]
-        if not saved or saved[0] > first or not any(i < saved[0] for i in synced) or not any(i > saved[0] for i in synced):
+        if (
+            not saved
+            or saved[0] > first
+            or not any(i < saved[0] for i in synced)
+            or not any(i > saved[0] for i in synced)
+        ):
             ctx.violation("the quarantine was not durable before the cut", f"{oracle.label}: {recorder.log}")
     again = evtape.recover(path)
     if again.state != "clean" or Image.of(path) != data:

@@ -1,7 +1,8 @@
-"""Real power loss: a file system on a loop device is shut down without flushing its journal, unmounted, and mounted again.
+"""Real power loss: a file system on a loop device is shut down without flushing its journal, unmounted, and mounted
+again.
 
-Before it is shut down, some pages of what was not synced are written out on their own, so that header and events reach the disk in any
-order. What comes back is judged as in `power.py`, and recovered as after another boot.
+Before it is shut down, some pages of what was not synced are written out on their own, so that header and events
+reach the disk in any order. What comes back is judged as in `power.py`, and recovered as after another boot.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ import struct
 import subprocess
 import tempfile
 import warnings
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
-from . import checker, harness, mounts, power, streams
+from . import checker, harness, mounts, repair, streams
 from .reference import verdict
 
 if TYPE_CHECKING:
@@ -56,7 +58,7 @@ class Disk:
             raise harness.NotRun(done.stderr.strip())
         self.device = done.stdout.strip()
 
-    def __enter__(self) -> Disk:
+    def __enter__(self) -> Self:
         self.on()
         return self
 
@@ -88,14 +90,15 @@ def cycles(ctx: Context, kind: str, disk: Disk, wanted: int) -> None:
     cores = list(harness.both().items())
     for number in ctx.progress(range(wanted), f"real power loss, {kind}"):
         core, evtape = cores[number % len(cores)]
-        status, told = harness.in_child(lambda: write(evtape, disk, ctx.seed * 100_003 + number))
+        status, told = harness.in_child(partial(write, evtape, disk, ctx.seed * 100_003 + number))
         if told is None:
             ctx.violation("a writer was killed", f"{kind}, {core}, cycle {number}: {harness.tell(status)}")
             disk.fail()
         disk.off()
         disk.on()
         for one in told or []:
-            look(ctx, evtape, check, f"{kind}, {core}, cycle {number}, {one['path'].name}", one)
+            with harness.another_boot(evtape):
+                look(ctx, evtape, check, f"{kind}, {core}, cycle {number}, {one['path'].name}", one)
         for file in disk.mount.iterdir():
             if file.is_file():
                 file.unlink()
@@ -110,7 +113,9 @@ def write(evtape: Any, disk: Disk, seed: int) -> list[dict[str, Any]]:
         path = disk.mount / f"power-{i}.tape"
         tape = evtape.open(path, "w")
         size = rng.choice((0, 1, 48, 100, 1024, 3000))
-        payloads = [rng.randbytes(size if rng.random() < 0.8 else rng.randrange(200)) for _ in range(rng.randrange(10, 120))]
+        payloads = [
+            rng.randbytes(size if rng.random() < 0.8 else rng.randrange(200)) for _ in range(rng.randrange(10, 120))
+        ]
         stop = rng.randrange(len(payloads))
         for data in payloads[:stop]:
             tape.append(data)
@@ -148,8 +153,6 @@ def look(ctx: Context, evtape: Any, check: checker.Checker, label: str, one: dic
     shutil.copy(path, copy)
     if Path(f"{path}.side").exists():
         shutil.copy(f"{path}.side", f"{copy}.side")
-    if "evtape.sidecar" in evtape.modules:
-        evtape.modules["evtape.sidecar"].boot_id = lambda: b"another boot now"
     try:
         report = evtape.recover(path)
     except evtape.FormatError as refusal:
@@ -169,8 +172,9 @@ def look(ctx: Context, evtape: Any, check: checker.Checker, label: str, one: dic
                 if len(tape) < one["durable"]:
                     ctx.violation("open('a') lost durable events", f"{label}: {len(tape)} of {one['durable']}")
         except evtape.Error as refusal:
-            ctx.count(f"open('a') refused: {type(refusal).__name__}")
-            if Path(f"{copy}.side").exists():
+            known = Path(f"{copy}.side").exists()
+            ctx.count(f"open('a') refused, {'with' if known else 'without'} a sidecar: {type(refusal).__name__}")
+            if known:
                 ctx.violation("open('a') refused a torn tail", f"{label}: {refusal}")
 
 
@@ -181,7 +185,7 @@ def judge(ctx: Context, check: checker.Checker, label: str, path: Path, one: dic
     answer = check.judge(checker.address_of(data), said.end, said.events, one["bytes"], one["ends"], one["durable"])
     ctx.count(f"came back {said.state}{' ' + said.reason if said.reason else ''}")
     if answer:
-        kind = power.tear(data, power.Stream("", one["bytes"], one["ends"], []), said.end)
+        kind = repair.tear(data, repair.Stream("", one["bytes"], one["ends"], []), said.end)
         if kind and not label.endswith("recovered"):
             ctx.count(f"not told by the format: {kind}")
             return

@@ -1,8 +1,8 @@
 """Records what a writer or a recovery stores and flushes, as the states a power loss could leave behind.
 
-The core is reached through a shim that tells of every header store and every flush; `os.fsync`, `os.ftruncate` and the calls that give a
-file its name are watched as well. At each of these moments the file is read, and for every block the contents are kept that it has
-had since it was last flushed: the disk may hold any of them.
+The core is reached through a shim that tells of every header store and every flush; `os.fsync`, `os.ftruncate` and
+the calls that give a file its name are watched as well. At each of these moments the file is read, and for every
+block the contents are kept that it has had since it was last flushed: the disk may hold any of them.
 """
 
 from __future__ import annotations
@@ -75,7 +75,10 @@ class Recorder:
             return
         length = max(len(now), len(self._now))
         for grain, known in self._blocks.items():
-            old, new = self._now.ljust(-(-length // grain) * grain, b"\0"), now.ljust(-(-length // grain) * grain, b"\0")
+            old, new = (
+                self._now.ljust(-(-length // grain) * grain, b"\0"),
+                now.ljust(-(-length // grain) * grain, b"\0"),
+            )
             for start in range(0, length, grain):
                 was, is_ = old[start : start + grain], new[start : start + grain]
                 if was != is_:

@@ -1,7 +1,7 @@
 """An independent parser of the format in plain Python, and the part that compares it with everything else that judges.
 
-Nothing of evtape is imported by `verdict`: it is written from the description of the format alone, as slowly and as plainly as
-possible, so that an error here and the same error there is unlikely.
+Nothing of evtape is imported by `verdict`: it is written from the description of the format alone, as slowly and as
+plainly as possible, so that an error here and the same error there is unlikely.
 """
 
 from __future__ import annotations

@@ -38,7 +38,8 @@ def prior(kind: str) -> list[bytes]:
 
 def prepare(kind: str, path: str) -> None:
     """The file before it is opened for append. Kind "new" has none; "stale" has intact entries above WriteOffset."""
-    above = b"".join(entry(STAMP + i, b"never published %04d" % i + bytes(i % 90)) for i in range(60)) if kind == "stale" else b""
+    never = [entry(STAMP + i, b"never published %04d" % i + bytes(i % 90)) for i in range(60)]
+    above = b"".join(never) if kind == "stale" else b""
     if kind not in ("new", "reopen"):
         Path(path).write_bytes(stream(prior(kind), above))
 

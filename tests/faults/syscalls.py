@@ -1,8 +1,10 @@
-"""Each system call of each path failing at its k-th call, limits on the size of a file, and a full disk at each step of growth.
+"""Each system call of each path failing at its k-th call, limits on the size of a file, and a full disk at each step
+of growth.
 
-A path may succeed or raise a Python exception; it may not end by a signal, and whatever it says, the file must agree: an append that
-returned is there, an exception leaves a stream with all that was acknowledged, and nothing is cut that was not saved. `strace` makes
-calls fail; short writes come from RLIMIT_FSIZE, which makes real ones; the steps of growth meet full disks.
+A path may succeed or raise a Python exception; it may not end by a signal, and whatever it says, the file must agree:
+an append that returned is there, an exception leaves a stream with all that was acknowledged, and nothing is cut that
+was not saved. `strace` makes calls fail; short writes come from RLIMIT_FSIZE, which makes real ones; the steps of
+growth meet full disks.
 """
 
 from __future__ import annotations
@@ -145,7 +147,7 @@ class Child:
 
     def _work(self, evtape: Any) -> None:
         """In the child."""
-        told: dict[str, Any] = {"acknowledged": [], "synced": 0, "events": None, "error": None, "lie": None, "report": None}
+        told: dict[str, Any] = {"acknowledged": [], "error": None, "lie": None}
         warnings.simplefilter("ignore")
         try:
             DOES[self.path](evtape, str(self.file), told)
@@ -235,7 +237,9 @@ def compare(ctx: Context, label: str, file: Path, path: str, told: dict[str, Any
     if not told["error"] and path not in ("output", "read") and said.state != "clean":
         ctx.violation("success, but not closed cleanly", f"{label}: {tuple(said)}")
     if repairs and said.state != "damaged":
-        saved = [p.read_bytes() for p in file.parent.iterdir() if "quarantine" in p.name and not p.name.endswith(".tmp")]
+        saved = [
+            p.read_bytes() for p in file.parent.iterdir() if "quarantine" in p.name and not p.name.endswith(".tmp")
+        ]
         if TORN not in saved:
             ctx.violation("cut, and not saved", f"{label}: {[p.name for p in file.parent.iterdir()]}")
 

@@ -1,7 +1,7 @@
 """A file truncated, or unreadable, under live readers: TruncatedError in Python and zeros in the views, never a signal.
 
-Readers in processes and in threads iterate, index and hold views while the file is shortened, lengthened again and rewritten. The error of
-a disk is made by a device-mapper target where the kernel has one.
+Readers in processes and in threads iterate, index and hold views while the file is shortened, lengthened again and
+rewritten. The error of a disk is made by a device-mapper target where the kernel has one.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +34,7 @@ def run(ctx: Context) -> None:
         if ctx.only in "truncate":
             wanted = ctx.scale(60, 5000)
             for start in ctx.progress(range(0, wanted, 20), f"truncate, {core}"):
-                status, told = harness.in_child(lambda start=start: batch(evtape, ctx.work, ctx.seed + start, 20))
+                status, told = harness.in_child(partial(batch, evtape, ctx.work, ctx.seed + start, 20))
                 if told is None:
                     ctx.violation("a reader was killed", f"{core}, batch {start}: {harness.tell(status)}")
                     continue
@@ -152,7 +153,9 @@ def unreadable(ctx: Context) -> None:
     image, target = folder / "image", folder / "mount"
     target.mkdir()
     mounts.make("ext4", image)
-    device = subprocess.run(["losetup", "-f", "--show", image], capture_output=True, text=True, check=True).stdout.strip()
+    device = subprocess.run(
+        ["losetup", "-f", "--show", image], capture_output=True, text=True, check=True
+    ).stdout.strip()
     sectors = image.stat().st_size // 512
     name = f"evtape-{os.getpid()}"
     mounts.command("dmsetup", "create", name, "--table", f"0 {sectors} linear {device} 0")
@@ -181,9 +184,9 @@ def fail_under(
         with evtape.open(path) as tape:
             for change in ("suspend", "load", "resume"):
                 table = ["--table", f"0 {sectors} error"] if change == "load" else []
-                mounts.command("dmsetup", change, "--nolockfs", name, *table) if change == "suspend" else mounts.command(
-                    "dmsetup", change, name, *table
-                )
+                mounts.command(
+                    "dmsetup", change, "--nolockfs", name, *table
+                ) if change == "suspend" else mounts.command("dmsetup", change, name, *table)
             try:
                 return f"read {len(list(tape))} events"
             except (evtape.Error, OSError) as error:
