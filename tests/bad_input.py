@@ -52,6 +52,7 @@ PAYLOADS = [
     ("fortran-array", _FORTRAN, ValueError, "not contiguous"),
     ("fortran-view", memoryview(_FORTRAN), ValueError, "not contiguous"),
     ("released", _released(), ValueError, "released"),
+    ("object-array", np.array([object()]), ValueError, "Python objects"),
 ]
 
 TIMES = [

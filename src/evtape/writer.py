@@ -49,8 +49,9 @@ _writers: weakref.WeakSet[Writer] = weakref.WeakSet()
 
 
 class Writer(Tape):
-    """A stream that is open for appending. It can be read as well. Threads may share it; a forked child may not
-    write.
+    """A stream that is open for appending, and can be read as well.
+
+    Threads may share it; a forked child may not write.
 
     ``append`` is the core's own method, so that an event costs one call. Everything else that can happen to a writer
     (no room, closed, forked, failed) shows in ``limit``, the one value the core compares, and is dealt with in
@@ -76,7 +77,8 @@ class Writer(Tape):
                 region.grow(options.capacity)
             last = TIME_MIN if self.recovered is None else self.recovered.last_timestamp
             self._appender = core.Appender(region, last, self._room)
-            self._synced = self._appender.offset
+            # What another process appended may not be durable yet, so the first flush begins at the beginning.
+            self._synced = FIRST_OFFSET
             self._appender.limit = region.size
         except BaseException:
             os.close(fd)
@@ -222,14 +224,17 @@ class Writer(Tape):
         with self._slow:
             if self._failure is not None:
                 raise self._failure()
-            if self._flush():
-                self._mark()
+            before = self._synced
+            position = self._flush()
+            if self._synced != before:
+                self._mark(position)
 
-    def _flush(self) -> bool:
-        """Flush what was appended since; whether there was any."""
-        end = self._appender.offset
+    def _flush(self) -> tuple[int, int, int]:
+        """Flush what was appended since the last time; returns the position up to which all is durable now."""
+        position = self._appender.position()
+        end = position[0]
         if end == self._synced:
-            return False
+            return position
         try:
             self._region.flush(self._synced, end)
             self._region.flush(0, HEADER_SIZE)
@@ -240,15 +245,18 @@ class Writer(Tape):
             )
             self._fail(lambda: Error(message))
             raise
+        if (
+            self._region.faults
+        ):  # pages that the guard replaced are no longer the file's, so nothing of them was flushed
+            self._fail(lambda: errors.faulted(self.path))
+            raise errors.faulted(self.path)
         self._synced = end
-        return True
+        return position
 
-    def _mark(self) -> None:
+    def _mark(self, position: tuple[int, int, int]) -> None:
         """Note in the sidecar what is durable now, so that opening after a crash need not walk it."""
-        offset, count, last = self._appender.position()
-        if offset == self._synced:
-            sidecar.store(self.path, sidecar.at(self._region, offset, count, last))
-            self._has_sidecar = True
+        sidecar.store(self.path, sidecar.at(self._region, *position))
+        self._has_sidecar = True
 
     @property
     def synced(self) -> int:
@@ -271,15 +279,14 @@ class Writer(Tape):
             self.__dict__.pop("append", None)  # after the halt: the method of the class would append once more
             try:
                 if not failed and self._durability != "none":
-                    self._flush()
-                    self._leave_sidecar()
+                    self._leave_sidecar(self._flush())
             finally:
                 self._shut(cut=self._failure is None)
 
-    def _leave_sidecar(self) -> None:
+    def _leave_sidecar(self, position: tuple[int, int, int]) -> None:
         """A large stream keeps its watermark when it is closed; a small one is walked in a moment without."""
         if self._synced >= sidecar.FROM_SIZE:
-            self._mark()
+            self._mark(position)
         elif self._has_sidecar:
             sidecar.discard(self.path)
 

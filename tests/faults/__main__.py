@@ -8,7 +8,7 @@ import sys
 
 from .harness import Context, NotRun, report_line
 
-PARTS = ("reference", "bits", "power", "fuzz", "kill", "syscalls", "realpower", "planted", "truncate")
+PARTS = ("reference", "cases", "bits", "power", "fuzz", "kill", "syscalls", "realpower", "planted", "truncate")
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -86,7 +86,7 @@ def locate(ctx: Context, seed: int, batch: int) -> None:
         ctx.violation("kept as a case", f"killed-{zlib.crc32(data):08x}.tape")
 
 
-# ------------------------------------------------------------------------------------------------------ one batch
+# ---------------------------------------------------------------------------------------- one batch
 
 
 def parents() -> list[bytes]:
@@ -183,7 +183,7 @@ def mend(rng: random.Random, data: bytearray) -> None:
         struct.pack_into("<qq", data, 0, known[stop] if stop < len(known) else len(data), stop)
 
 
-# ---------------------------------------------------------------------------------------------------- the judges
+# --------------------------------------------------------------------------------------- the judges
 
 
 class Judges:

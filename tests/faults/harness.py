@@ -136,7 +136,7 @@ def _memory() -> str | None:
     return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 
-# -------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------- cores
 
 _loaded: dict[str, ModuleType] = {}
 
@@ -207,7 +207,7 @@ def environment(core: str) -> dict[str, str]:
     return os.environ | {"EVTAPE_BACKEND": core, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
 
 
-# ---------------------------------------------------------------------------------------------------------------- C h
+# ---------------------------------------------------------------------------------------- C helpers
 
 
 def compiled(source: str, *, shared: bool, flags: tuple[str, ...] = ()) -> Path:

@@ -75,7 +75,7 @@ def run(ctx: Context) -> None:
         full_disks(ctx)
 
 
-# ------------------------------------------------------------------------------------------- failing calls
+# ------------------------------------------------------------------------------------ failing calls
 
 
 def calls(ctx: Context) -> None:
@@ -244,7 +244,7 @@ def compare(ctx: Context, label: str, file: Path, path: str, told: dict[str, Any
             ctx.violation("cut, and not saved", f"{label}: {[p.name for p in file.parent.iterdir()]}")
 
 
-# ------------------------------------------------------------------------------------------------- the paths
+# ---------------------------------------------------------------------------------------- the paths
 
 
 def put(tape: Any, told: dict[str, Any], items: list[bytes]) -> None:

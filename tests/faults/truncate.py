@@ -140,7 +140,7 @@ def holding(evtape: Any, path: Path, payloads: list[bytes], told: dict[str, Any]
 READERS = (iterating, indexing, holding)
 
 
-# ---------------------------------------------------------------------------------------- errors of a disk
+# --------------------------------------------------------------------------------- errors of a disk
 
 
 def unreadable(ctx: Context) -> None:

@@ -1,0 +1,147 @@
+"""What the harness has found, each as small as it can be made, so that it stays found."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import signal
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from . import harness, streams
+from .record import Recorder, recording
+
+if TYPE_CHECKING:
+    from .harness import Context
+
+SECTOR = 512
+
+
+def run(ctx: Context) -> None:
+    """Each case on both cores."""
+    warnings.simplefilter("ignore")
+    for core, evtape in harness.both().items():
+        for name, case in CASES.items():
+            if ctx.only in name:
+                folder = ctx.work / f"{name}-{core}".replace(" ", "-")
+                folder.mkdir()
+                wrong = case(evtape, folder)
+                ctx.count("cases")
+                if wrong:
+                    ctx.violation(name, f"{core}: {wrong}")
+
+
+def lost_sector(evtape: Any, folder: Path, payloads: list[bytes], sector: int, durable: int) -> str:
+    """Append, sync after `durable` events, have one sector as it was then, recover on another boot."""
+    path, after = folder / "live.tape", folder / "after.tape"
+    synced = b""
+    with evtape.open(path, "w") as tape:
+        for i, data in enumerate(payloads):
+            tape.append(data)
+            if i + 1 == durable:
+                tape.sync()
+                synced = path.read_bytes()
+        appended = [(event.timestamp, bytes(event.data)) for event in tape]
+        shutil.copy(path, after)
+        shutil.copy(f"{path}.side", f"{after}.side")
+    with open(after, "r+b") as file:
+        file.seek(sector * SECTOR)
+        file.write(synced[sector * SECTOR : (sector + 1) * SECTOR])
+    with harness.another_boot(evtape):
+        evtape.open(after, "a").close()
+    with evtape.open(after) as tape:
+        kept = [(event.timestamp, bytes(event.data)) for event in tape]
+    if kept != appended[: len(kept)]:
+        first = next(i for i, event in enumerate(kept) if event != appended[i])
+        return f"event {first} is {kept[first]} and was {appended[first]}"
+    return "" if len(kept) >= durable else f"{len(kept)} of {durable} durable events are left"
+
+
+def zeros_add_up(evtape: Any, folder: Path) -> str:
+    """As many zero entries fit into a lost sector as empty events were in it, so that EventCount agrees."""
+    return lost_sector(evtape, folder, [b"x" * 448] + [b""] * 100, 2, 1)
+
+
+def torn_timestamp(evtape: Any, folder: Path) -> str:
+    """The first bytes of a timestamp are in a lost sector, the rest is not: nothing checks a timestamp."""
+    return lost_sector(evtape, folder, [b"x" * 448, b"y" * 516, b"event", b"event"], 1, 2)
+
+
+def torn_empty(evtape: Any, folder: Path) -> str:
+    """The size and checksum of an event are in a lost sector: it reads as an empty event, whose checksum is zero."""
+    return lost_sector(evtape, folder, [b"x" * 448, b"y" * 512, b"event" * 90], 2, 1)
+
+
+def reopened(evtape: Any, folder: Path) -> str:
+    """A sync covers what an earlier writer left unflushed (durability "none"), not only what was appended since."""
+    path = folder / "s.tape"
+    recorder = Recorder(str(path))
+    with recording(evtape, recorder):
+        with evtape.open(path, "w", durability="none") as tape:
+            tape.append_many([b"z" * 1000] * 20)
+        tape = evtape.open(path, "a")
+        tape.append(b"more")
+        tape.sync()
+        recorder.see("after sync")
+        tape.close()
+    dirty = next(point for point in recorder.points if point.label == "after sync").blocks[4096]
+    return f"pages {sorted(dirty)} were never flushed" if dirty else ""
+
+
+def short_header(evtape: Any, folder: Path) -> str:
+    """A write of the header that is cut short may not replace a good stream."""
+    path = folder / "s.tape"
+    good = streams.stream([b"good"])
+    path.write_bytes(good)
+
+    def limited() -> str:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (5, resource.RLIM_INFINITY))
+        try:
+            evtape.open(path, "w")
+        except OSError as error:
+            return str(error)
+        return "no exception"
+
+    told = harness.in_child(limited)[1]
+    data = path.read_bytes()
+    return "" if data == good else f"{told}; {len(data)} bytes stand in the place of the old stream"
+
+
+def opened_while_it_grows(evtape: Any, folder: Path) -> str:
+    """A reader looks at the size, then the writer makes room and appends, then the reader looks at the header."""
+    path = folder / "s.tape"
+    evtape.open(path, "w").close()
+    real, writers = os.fstat, []
+
+    def fstat(fd: int) -> os.stat_result:
+        status = real(fd)
+        if not writers:
+            writers.append(None)
+            writers[0] = evtape.open(path, "a")
+            writers[0].append(b"x" * 1000)
+        return status
+
+    os.fstat = fstat
+    try:
+        evtape.open(path).close()
+    except evtape.Error as error:
+        return f"{type(error).__name__}: {error}"
+    finally:
+        os.fstat = real
+        if writers:
+            writers[0].close()
+    return ""
+
+
+CASES: dict[str, Callable[[Any, Path], str]] = {
+    "zeros that add up are events": zeros_add_up,
+    "a torn timestamp is kept": torn_timestamp,
+    "a torn entry is kept as an empty event": torn_empty,
+    "a sync leaves out what an earlier writer appended": reopened,
+    "a short header replaces a stream": short_header,
+    "a reader is told of damage that was none": opened_while_it_grows,
+}
