@@ -80,6 +80,13 @@ class NewFile(contextlib.AbstractContextManager[int]):
             os.unlink(self.temporary)
 
 
+def write_all(fd: int, data: bytes | memoryview) -> None:
+    """Write every byte. A write that is cut short is tried again, and then says why."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
 def exists(path: str) -> FileExistsError:
     text = "the file exists; give another name, or open a stream with mode 'a' or 'w'"
     return FileExistsError(errno.EEXIST, text, path)

@@ -243,14 +243,16 @@ class Reader(Tape):
                 raise FormatError(f"{path}: {size} bytes are no stream; its header alone has {HEADER_SIZE}")
             region = core.Region(fd, size, path)
             super().__init__(path, fd, region, verify)
-            self._require_stream(size)
+            self._require_stream()
         except BaseException:
             os.close(fd)
             self._fd = -1
             raise
 
-    def _require_stream(self, size: int) -> None:
+    def _require_stream(self) -> None:
         write_offset = self._region.load_header()[0]
+        size = os.fstat(self._fd).st_size  # after the header: a live stream may have grown in between
+        self._region.cover(size)
         if FIRST_OFFSET <= write_offset <= size:
             return
         # An unusable header over a valid first event is a damaged stream; over anything else, not a stream at all.

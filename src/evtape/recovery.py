@@ -17,7 +17,7 @@ from . import sidecar
 from ._backend import core
 from ._format import ENTRY_SIZE, FIRST_OFFSET, HEADER
 from .errors import CorruptError, FormatError, RecoveryWarning
-from .files import READ, WRITE, NewFile, require_regular
+from .files import READ, WRITE, NewFile, require_regular, write_all
 from .lock import WriterLock
 from .walk import Progress, Report, walk
 
@@ -67,8 +67,8 @@ def recover(
 def repair_for_append(path: str, fd: int) -> Report:
     """Make the stream in ``fd`` ready for a writer, who holds its lock.
 
-    A torn tail is quarantined, cut and reported by a RecoveryWarning. Raises CorruptError for damage with intact events
-    after it, FormatError for a file that is no stream or whose end is unknown.
+    A torn tail is quarantined, cut and reported by a RecoveryWarning. Raises CorruptError for damage with intact
+    events after it, FormatError for a file that is no stream or whose end is unknown.
     """
     report, tail_only = _examine(path, fd)
     report = _require_stream(report)
@@ -102,10 +102,10 @@ def _examine(path: str, fd: int) -> tuple[Report, bool]:
     if mark is None:
         return walk(path, fd), False
     start = (mark.offset, mark.count, mark.last_timestamp)
-    same_boot = any(mark.boot_id) and mark.boot_id == sidecar.boot_id()
+    same_boot = sidecar.is_of_this_boot(mark)
     report = walk(path, fd, start=start, check=not same_boot)
     if report.lost and same_boot:  # then it was not only a process that died
-        return walk(path, fd), False
+        return walk(path, fd, whole=True), False
     return report, True
 
 
@@ -216,7 +216,7 @@ def _quarantine(fd: int, report: Report) -> str:
 
 def _copy_prefix(fd: int, report: Report, output: str) -> None:
     with NewFile(output) as out:
-        os.write(out, HEADER.pack(report.end, report.events, report.start_timestamp))
+        write_all(out, HEADER.pack(report.end, report.events, report.start_timestamp))
         _copy(fd, out, FIRST_OFFSET, report.end)
 
 
@@ -234,9 +234,7 @@ def _copy(source: int, target: int, start: int, stop: int) -> None:
     try:
         while start < stop:
             part = region.view(start, min(start + _COPY, stop))
-            done = 0
-            while done < len(part):
-                done += os.write(target, part[done:])
+            write_all(target, part)
             start += len(part)
     finally:
         region.close()

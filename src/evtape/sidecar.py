@@ -1,8 +1,8 @@
 """The sidecar of a stream: what is known to be durable, so that a crash does not cost a scan of everything.
 
-It lies beside the stream as ``<name>.side``, one record of 72 bytes. It can be deleted at any time; then the stream is
-walked from its beginning. It is ignored when its checksum, or its anchor (the bytes before the watermark), does not
-match the stream. A small stream has none once it is closed, since it is walked in a moment.
+It lies beside the stream as ``<name>.side``, one record of 72 bytes. It can be deleted at any time; then the stream
+is walked from its beginning. It is ignored when its checksum, or its anchor (the bytes before the watermark), does
+not match the stream. A small stream has none once it is closed, since it is walked in a moment.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from ._backend import core
-from ._format import FIRST_OFFSET
+from ._format import FIRST_OFFSET, TIME_MAX
 from .files import WRITE
 
 FROM_SIZE = 16 << 20  # bytes of a stream from which on it keeps its sidecar when it is closed
@@ -30,12 +30,9 @@ _ANCHOR_SIZE = 4096  # bytes below the watermark that the anchor is the CRC-32 o
 class Watermark:
     """Everything below ``offset`` was durable when this was written, and good when it was last walked."""
 
-    boot_id: bytes  #: the boot of the machine during which the writer ran
-    start_timestamp: int
-    offset: int
-    count: int  #: events below ``offset``
-    last_timestamp: int  #: of the last of them
-    anchor: int  #: CRC-32 of the bytes before ``offset``, so that another stream's sidecar is not taken for this one's
+    boot_id: bytes  #: the boot of the machine during which the writer ran start_timestamp: int offset: int count: int
+    #: events below ``offset`` last_timestamp: int  #: of the last of them anchor: int  #: CRC-32 of the bytes before
+    ``offset``, so that another stream's sidecar is not taken for this one's
 
 
 assert _RECORD.size == 72
@@ -58,8 +55,8 @@ def boot_id() -> bytes:
 def store(path: str, watermark: Watermark) -> None:
     """Replace the record in place. It lies in one sector: after a power loss it is the old or the new one, both true.
 
-    It is therefore flushed only when the file is made. A sidecar that cannot be written (a full disk, a folder without
-    permission) costs a scan later and nothing else.
+    It is therefore flushed only when the file is made. A sidecar that cannot be written (a full disk, a folder
+    without permission) costs a scan later and nothing else.
     """
     fields = (
         watermark.boot_id,
@@ -114,6 +111,17 @@ def matching(path: str, region: core.Region) -> Watermark | None:
     if mark.start_timestamp != start_timestamp or not FIRST_OFFSET <= mark.offset <= min(write_offset, region.size):
         return None
     return mark if mark.anchor == _anchor(region, mark.offset) else None
+
+
+def torn_from(path: str, region: core.Region) -> int:
+    """Where those bytes begin that a power loss may have torn: past the watermark of an earlier boot, if there is one."""
+    mark = matching(path, region)
+    return TIME_MAX if mark is None or is_of_this_boot(mark) else mark.offset
+
+
+def is_of_this_boot(mark: Watermark) -> bool:
+    """Whether the machine has been up since: then only processes can have died, which takes no store back."""
+    return any(mark.boot_id) and mark.boot_id == boot_id()
 
 
 def at(region: core.Region, offset: int, count: int, last_timestamp: int) -> Watermark:

@@ -8,16 +8,22 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from . import errors, guard
+import numpy as np
+import numpy.typing as npt
+
+from . import errors, guard, sidecar
 from ._backend import core
-from ._format import FIRST_OFFSET, HEADER_SIZE, TIME_MIN
+from ._format import ENTRY_SIZE, FIRST_OFFSET, HEADER_SIZE, TIME_MAX, TIME_MIN
 from .files import READ, require_regular
 from .index import KEEP
 
 PROBLEMS_LISTED = 100  # further ones are counted; a lost disk must not fill the memory
+_SECTOR = 512  # bytes that reach the disk together
+NOWHERE = TIME_MAX  # beyond any stream
 _PASS = 1 << 16  # entries per step, between two calls of the progress function
 
 
+Column = npt.NDArray[np.int64]
 Start = tuple[int, int, int]  # offset, ordinal and timestamp of the event before: where a walk begins
 WHOLE: Final[Start] = (FIRST_OFFSET, 0, TIME_MIN)
 
@@ -96,15 +102,26 @@ def verify(path: str | os.PathLike[str], progress: Progress | None = None) -> Re
 # ---------------------------------------------------------------------------------------------- walk
 
 
-def walk(path: str, fd: int, progress: Progress | None = None, start: Start = WHOLE, check: bool = True) -> Report:
-    """Walk the stream in ``fd`` from ``start`` and say what is there. Without ``check`` payloads are not looked at."""
+def walk(
+    path: str, fd: int, progress: Progress | None = None, start: Start = WHOLE, check: bool = True, whole: bool = False
+) -> Report:
+    """Walk the stream in ``fd`` from ``start`` and say what is there. Without ``check`` payloads are not looked at.
+
+    What a power loss may have torn (see `sidecar.torn_from`) is held to more than a checksum. ``whole`` leaves that
+    out.
+    """
     size = os.fstat(fd).st_size
     if size < HEADER_SIZE:
-        return _Walk(path, size, (0, 0, 0), check).invalid()
+        return _Walk(path, size, (0, 0, 0), check, NOWHERE).invalid()
     guard.ensure()
     region = core.Region(fd, size, path)
     try:
-        found = _Walk(path, size, region.load_header(), check)
+        header = region.load_header()
+        if header[0] > size:  # a live stream may have grown between the two looks
+            size = os.fstat(fd).st_size
+            region.cover(size)
+        torn_from = NOWHERE if whole else sidecar.torn_from(path, region)
+        found = _Walk(path, size, header, check, torn_from)
         scanner = core.Scanner(region, *start)
         found.run(region, scanner, progress)
         return found.report(scanner)
@@ -112,12 +129,30 @@ def walk(path: str, fd: int, progress: Progress | None = None, start: Start = WH
         region.close()
 
 
+def _torn(region: core.Region, offsets: Column, timestamps: Column, torn_from: int) -> int:
+    """Position in ``offsets`` of the first entry from ``torn_from`` on whose header lost a sector, or -1.
+
+    A header is 16 bytes and may lie across the end of a sector. A part of it that is all zeros is taken for one that
+    never reached the disk, since nothing else would tell: the checksum is one of the payload alone. An intact entry
+    is seldom cut by this, and never one that was made durable.
+    """
+    first_part = np.minimum(_SECTOR - offsets % _SECTOR, ENTRY_SIZE)  # bytes in the sector that the entry begins in
+    suspects = ((first_part < ENTRY_SIZE) | (timestamps == 0)) & (offsets >= torn_from)
+    for at in np.flatnonzero(suspects).tolist():
+        header = bytes(region.view(int(offsets[at]), int(offsets[at]) + ENTRY_SIZE))
+        cut = int(first_part[at])
+        if not any(header[:cut]) or (cut < ENTRY_SIZE and not any(header[cut:])):
+            return int(at)
+    return -1
+
+
 class _Walk:
     """What a walk has found so far."""
 
-    def __init__(self, path: str, size: int, header: tuple[int, int, int], check: bool) -> None:
+    def __init__(self, path: str, size: int, header: tuple[int, int, int], check: bool, torn_from: int) -> None:
         self.path = path
         self.check = check
+        self.torn_from = torn_from  # where entries begin that a power loss may have torn
         self.size = size
         self.write_offset, self.event_count, self.start_timestamp = header
         # With an unusable WriteOffset the file bounds the walk.
@@ -144,7 +179,12 @@ class _Walk:
         reason: str | None = None
         behind = scanner.offset
         while scanner.offset < self.bound and reason in (None, "checksum"):
-            reason = scanner.run(self.bound, _PASS, self.check)
+            if self.torn_from < self.bound:
+                reason, torn = self.run_where_torn(region, scanner)
+                if torn:
+                    return
+            else:
+                reason = scanner.run(self.bound, _PASS, self.check)
             if scanner.offset - behind > KEEP:
                 region.let_go(behind, scanner.offset)
                 behind = scanner.offset
@@ -153,6 +193,24 @@ class _Walk:
             if reason is not None:
                 self.met(reason, scanner)
         self.settle_zeros(region, scanner, complete=reason is None or reason == "checksum")
+
+    def run_where_torn(self, region: core.Region, scanner: core.Scanner) -> tuple[str | None, bool]:
+        """One pass that also looks for an entry of which a sector never reached the disk.
+
+        The walk ends at such a one.
+        """
+        last = scanner.last_timestamp
+        offsets, timestamps = np.empty(_PASS, np.int64), np.empty(_PASS, np.int64)
+        reason = scanner.run(self.bound, _PASS, self.check, 1, offsets, timestamps)
+        count = scanner.recorded
+        at = _torn(region, offsets[:count], timestamps[:count], self.torn_from)
+        if at < 0:
+            return reason, False
+        ordinal, offset = scanner.ordinal - count + at, int(offsets[at])
+        if self.prefix is None:
+            self.prefix = (ordinal, offset, int(timestamps[at - 1]) if at else last)
+        self.add("zero", ordinal, offset, f"{errors.corrupt(self.path, ordinal, offset, 'zero')} (after a power loss)")
+        return reason, True
 
     def met(self, reason: str, scanner: core.Scanner) -> None:
         if self.prefix is None:

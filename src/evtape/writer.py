@@ -80,6 +80,10 @@ class Writer(Tape):
             # What another process appended may not be durable yet, so the first flush begins at the beginning.
             self._synced = FIRST_OFFSET
             self._appender.limit = region.size
+            if not new and sidecar.load(path) is not None:
+                # It may be of an earlier boot, and then what is appended from here on would be taken for torn by a
+                # power loss that was before it.
+                self._mark(self._flush())
         except BaseException:
             os.close(fd)
             self._fd = -1
@@ -436,7 +440,7 @@ def _create(path: str, durable: bool, replace: bool) -> WriterLock:
     lock: WriterLock | None = None
     try:
         with new as fd:
-            os.write(fd, HEADER.pack(FIRST_OFFSET, 0, time.time_ns()))
+            files.write_all(fd, HEADER.pack(FIRST_OFFSET, 0, time.time_ns()))
             if os.name != "nt":  # where a file that is open cannot be renamed; it is locked a moment later there
                 lock = WriterLock(new.temporary)
     except BaseException as error:

@@ -133,3 +133,118 @@ int64_t judge(const uint8_t *image, int64_t end, int64_t events, const uint8_t *
         return NOT_A_PREFIX;
     return events >= durable ? FINE : DURABLE_LOST;
 }
+
+/* ------------------------------------------------------------------------------------------------------ mutants for fuzz.py */
+
+static uint64_t draw(uint64_t *state) {
+    uint64_t z = *state += 0x9E3779B97F4A7C15u;
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
+    return z ^ (z >> 31);
+}
+
+/* Where entries begin in [0, size), as far as they can be walked; at most 256. */
+static int64_t starts(const uint8_t *data, int64_t size, int64_t *found) {
+    int64_t count = 0;
+    for (int64_t at = 24; at + 16 <= size && count < 256; count++) {
+        uint32_t length;
+        memcpy(&length, data + at + 8, 4);
+        found[count] = at;
+        at += 16 + (int64_t)length;
+    }
+    return count;
+}
+
+/* Changes a file in place at random and returns its new size, at most `capacity`. Half the time its checksums and its header are
+ * made right again, so that what lies behind them is reached. */
+int64_t mutate(uint8_t *data, int64_t size, int64_t capacity, uint64_t *state) {
+    static const uint64_t words[] = {0, 1, 15, 16, 23, 24, 25, 40, 512, 4080, 4096, 0x7FFFFFFF, 0x80000000, 0xFFFFFFEF, 0xFFFFFFFF,
+                                     0x100000000, 1ull << 62, INT64_MAX, 1ull << 63, UINT64_MAX - 23, UINT64_MAX};
+    int64_t found[256], count;
+    for (int changes = 1 + (int)(draw(state) % 4); changes > 0; changes--) {
+        uint64_t r = draw(state), word = words[(r >> 8) % (sizeof words / sizeof *words)];
+        int64_t at = size ? (int64_t)((r >> 16) % (uint64_t)size) : 0, n = (int64_t)(r >> 48) % 64;
+        if (r >> 60 == 0)
+            word = (uint64_t)size - 16 + (r >> 40) % 32;
+        count = starts(data, size, found);
+        switch (r & 7) {
+        case 0:
+        case 1:
+            if (size)
+                data[at] ^= (uint8_t)(1 << (r >> 56 & 7));
+            break;
+        case 2:
+            memset(data + at, 0, (size_t)(n < size - at ? n : size - at));
+            break;
+        case 3:
+            if (n < size - at)
+                memmove(data + at, data + at + n, (size_t)(size - at - n)), size -= n;
+            break;
+        case 4:
+            if (size + n <= capacity)
+                memmove(data + at + n, data + at, (size_t)(size - at)), memset(data + at, 0, (size_t)n), size += n;
+            break;
+        case 5:
+            size = r >> 58 == 0 ? at : size;
+            break;
+        case 6:
+            if (size >= 24)
+                memcpy(data + (r >> 56) % 3 * 8, &word, 8);
+            break;
+        default:
+            if (count)
+                memcpy(data + found[(r >> 32) % (uint64_t)count] + (r >> 56) % 3 * 4, &word, r >> 63 ? 8 : 4);
+        }
+    }
+    uint64_t r = draw(state);
+    count = starts(data, size, found);
+    if (r & 1)
+        for (int64_t i = 0; i < count; i++) {
+            uint32_t length;
+            memcpy(&length, data + found[i] + 8, 4);
+            if ((int64_t)length <= size - found[i] - 16 && (r >> (i % 61) & 7) != 7) {
+                uint32_t checksum = crc(data + found[i] + 16, length);
+                memcpy(data + found[i] + 12, &checksum, 4);
+            }
+        }
+    if ((r & 6) == 6 && count) {
+        int64_t head[2] = {found[(r >> 32) % (uint64_t)count], (int64_t)((r >> 32) % (uint64_t)count)};
+        memcpy(data, head, 16);
+    }
+    return size;
+}
+
+typedef struct {
+    int64_t ordinal, offset, reason, zero, bound;
+} scan_t;
+
+/* What one pass over the entries below WriteOffset, or below the size, must find: where it stops and why, and the first zero entry. */
+void scan(const uint8_t *data, int64_t size, scan_t *out) {
+    int64_t bound = size;
+    *out = (scan_t){0, 24, NONE, -1, 0};
+    if (size < 24)
+        return;
+    memcpy(&bound, data, 8);
+    if (bound < 24 || bound > size)
+        bound = size;
+    out->bound = bound;
+    while (out->offset < bound) {
+        int64_t timestamp;
+        uint32_t length, checksum;
+        out->reason = SIZE;
+        if (bound - out->offset < 16)
+            return;
+        const uint8_t *at = data + out->offset;
+        memcpy(&timestamp, at, 8), memcpy(&length, at + 8, 4), memcpy(&checksum, at + 12, 4);
+        if ((int64_t)length > bound - out->offset - 16)
+            return;
+        out->reason = CHECKSUM;
+        if (crc(at + 16, length) != checksum)
+            return;
+        out->reason = NONE;
+        if (timestamp == 0 && length == 0 && out->zero < 0)
+            out->zero = out->ordinal;
+        out->offset += 16 + (int64_t)length;
+        out->ordinal++;
+    }
+}

@@ -18,6 +18,12 @@ class _Verdict(ctypes.Structure):
     _fields_ = [(name, ctypes.c_int64) for name in ("state", "events", "end", "reason")]
 
 
+class Scan(ctypes.Structure):
+    """What one pass over the entries finds."""
+
+    _fields_ = [(name, ctypes.c_int64) for name in ("ordinal", "offset", "reason", "zero", "bound")]
+
+
 class Block(ctypes.Structure):
     """A block that may have one of several contents after a power loss."""
 
@@ -36,6 +42,8 @@ class Checker:
         self.lib = ctypes.CDLL(str(compiled("check.c", shared=True)))
         for name in ("put", "sample", "verdict"):
             getattr(self.lib, name).restype = None
+        self.lib.scan.restype = None
+        self.lib.mutate.restype = ctypes.c_int64
         self.lib.judge.restype = ctypes.c_int64
         self.lib.crc.restype = ctypes.c_uint32
         self._out = _Verdict()
