@@ -30,9 +30,12 @@ _ANCHOR_SIZE = 4096  # bytes below the watermark that the anchor is the CRC-32 o
 class Watermark:
     """Everything below ``offset`` was durable when this was written, and good when it was last walked."""
 
-    boot_id: bytes  #: the boot of the machine during which the writer ran start_timestamp: int offset: int count: int
-    #: events below ``offset`` last_timestamp: int  #: of the last of them anchor: int  #: CRC-32 of the bytes before
-    ``offset``, so that another stream's sidecar is not taken for this one's
+    boot_id: bytes  #: the boot of the machine during which the writer ran
+    start_timestamp: int
+    offset: int
+    count: int  #: events below ``offset``
+    last_timestamp: int  #: of the last of them
+    anchor: int  #: CRC-32 of the bytes before ``offset``, so that another stream's sidecar is not taken for this one's
 
 
 assert _RECORD.size == 72
@@ -114,7 +117,7 @@ def matching(path: str, region: core.Region) -> Watermark | None:
 
 
 def torn_from(path: str, region: core.Region) -> int:
-    """Where those bytes begin that a power loss may have torn: past the watermark of an earlier boot, if there is one."""
+    """Where the bytes begin that a power loss may have torn: past the watermark of an earlier boot, if any."""
     mark = matching(path, region)
     return TIME_MAX if mark is None or is_of_this_boot(mark) else mark.offset
 

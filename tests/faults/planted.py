@@ -58,8 +58,8 @@ BUGS = (
     ),
     Bug(
         "WriteOffset is stored before EventCount", PURE,
-        "            header[1] = _le(count)\n            header[0] = _le(end)\n",
-        "            header[0] = _le(end)\n            header[1] = _le(count)\n",
+        "            header[1] = count\n            header[0] = end\n",
+        "            header[0] = end\n            header[1] = count\n",
         "kill --only steps-append-python", "at an instruction",
     ),
     Bug(
