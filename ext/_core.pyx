@@ -144,7 +144,7 @@ def crc32_use(str rung, /):
 
 
 @cython.final
-cdef class Mapping:
+cdef class _Mapping:
     """One mapping of the file. It lives as long as the last view of it, and never moves."""
     cdef uint8_t *base
     cdef int64_t length
@@ -163,8 +163,8 @@ cdef class Mapping:
         return evtape_guard_faults(self.slot)
 
 
-cdef Mapping map_file(int fd, int64_t size, bint writable, str path):
-    cdef Mapping mapping = Mapping.__new__(Mapping)
+cdef _Mapping map_file(int fd, int64_t size, bint writable, str path):
+    cdef _Mapping mapping = _Mapping.__new__(_Mapping)
     cdef int64_t length = max(size, EVTAPE_RESERVE, 1)
     cdef int error = evtape_map(fd, length, writable, &mapping.base)
     if error != 0 and length > size:
@@ -191,7 +191,7 @@ cdef class Region:
     cdef bint writable
     cdef bint write_back  # what the background thread was told
     cdef bint large  # room is made of large pages
-    cdef Mapping mapping
+    cdef _Mapping mapping
     cdef evtape_ahead *ahead  # makes room in the background, or NULL
     cdef object whole  # a memoryview of the mapping; every view that is handed out is a slice of it
     cdef list former  # mappings that were outgrown; other threads may still be storing through them
@@ -209,7 +209,7 @@ cdef class Region:
         evtape_ahead_stop(self.ahead)
 
     cdef _map(self, int64_t size):
-        cdef Mapping mapping = map_file(self.fd, size, self.writable, self.path)
+        cdef _Mapping mapping = map_file(self.fd, size, self.writable, self.path)
         if self.mapping is not None:
             self.former.append(self.mapping)
         self.mapping = mapping
@@ -248,7 +248,7 @@ cdef class Region:
     def faults(self):
         """Pages that could not be read or stored and were replaced by zeros."""
         cdef uint64_t faults = 0 if self.mapping is None else self.mapping.faults()
-        return faults + sum([(<Mapping>m).faults() for m in self.former])
+        return faults + sum([(<_Mapping>m).faults() for m in self.former])
 
     def grow(self, int64_t size, /):
         """Allocate the file up to `size` bytes at least and cover them, or raise OSError and leave it as it was."""
@@ -337,7 +337,7 @@ cdef class Region:
     def flush(self, int64_t start, int64_t stop, /):
         """Make the pages of [start, stop) durable."""
         self._open()
-        cdef Mapping mapping = self.mapping
+        cdef _Mapping mapping = self.mapping
         cdef int error
         with nogil:
             error = evtape_flush(self.fd, mapping.base, start, stop)
@@ -377,7 +377,7 @@ cdef class Appender:
     not fit below it, `room(end)` is called, which makes room or raises. A writer that must not write has limit 0.
     """
     cdef Region region
-    cdef Mapping mapping  # keeps base alive while this appender may store through it
+    cdef _Mapping mapping  # keeps base alive while this appender may store through it
     cdef uint8_t *base
     cdef evtape_ahead *ahead  # the region's; asked for more room before Python is
     cdef readonly int64_t offset
@@ -670,7 +670,7 @@ cdef class Scanner:
         cdef int64_t *pt = NULL
         cdef int64_t *ps = NULL
         cdef int64_t room = 0x7FFFFFFFFFFFFFFF
-        cdef Mapping mapping = self.region.mapping
+        cdef _Mapping mapping = self.region.mapping
         cdef int reason
         self.region._open()
         if not 0 <= bound <= self.region._size():
@@ -797,7 +797,7 @@ cdef class Events:
     skipped, or for "zero" accepted.
     """
     cdef Region region
-    cdef Mapping mapping
+    cdef _Mapping mapping
     cdef object whole
     cdef int64_t offset, ordinal, bound, stop
     cdef int64_t behind  # where the memory that is not yet let go begins

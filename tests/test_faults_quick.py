@@ -33,19 +33,12 @@ PIECES = (
 
 # Found and not repaired yet. A line goes when its bug goes: an unexpected success is a failure here.
 FOUND = {
-    "power --only mixed": "entries torn at a sector boundary survive a recovery",
-    "power --only reopen": "a sync leaves out what an earlier writer did not flush",
-    "syscalls --only limits": "a header written short replaces a stream",
-    **dict.fromkeys(cases.CASES, "found by the harness"),
+    "an older sidecar has durable events cut": "the sidecar is not flushed by a sync, but is taken for the newest",
 }
-# Found now and then: a race, which its own case above meets every time.
-FOUND_AT_TIMES = {"kill --only kills": "a reader that opens a growing stream is told of damage that was none"}
 
 
 def marked(name: str) -> object:
     """The name as a parameter, expected to fail where that is known."""
-    if name in FOUND_AT_TIMES:
-        return pytest.param(name, marks=pytest.mark.xfail(reason=FOUND_AT_TIMES[name], strict=False))
     return pytest.param(name, marks=pytest.mark.xfail(reason=FOUND[name])) if name in FOUND else name
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from ._backend import core
-from ._format import FIRST_OFFSET, TIME_MAX
+from ._format import FIRST_OFFSET, TIME_MAX, TIME_MIN
 from .files import WRITE
 
 FROM_SIZE = 16 << 20  # bytes of a stream from which on it keeps its sidecar when it is closed
@@ -55,11 +55,16 @@ def boot_id() -> bytes:
         return bytes(16)
 
 
-def store(path: str, watermark: Watermark) -> None:
+def store_first(path: str, start_timestamp: int) -> None:
+    """The record of a stream that is being made: nothing is durable, so a power loss may tear all that comes."""
+    store(path, Watermark(boot_id(), start_timestamp, FIRST_OFFSET, 0, TIME_MIN, core.crc32(b"")), flush=True)
+
+
+def store(path: str, watermark: Watermark, flush: bool = False) -> None:
     """Replace the record in place. It lies in one sector: after a power loss it is the old or the new one, both true.
 
-    It is therefore flushed only when the file is made. A sidecar that cannot be written (a full disk, a folder
-    without permission) costs a scan later and nothing else.
+    It is therefore flushed only when the file is made, or when the record is another stream's. A sidecar that cannot
+    be written (a full disk, a folder without permission) costs a scan later and nothing else.
     """
     fields = (
         watermark.boot_id,
@@ -76,7 +81,7 @@ def store(path: str, watermark: Watermark) -> None:
         try:
             made = os.fstat(fd).st_size == 0
             os.write(fd, record)
-            if made:
+            if made or flush:
                 os.fsync(fd)
         finally:
             os.close(fd)

@@ -61,7 +61,7 @@ class Writer(Tape):
     def __init__(self, path: str, options: Options, lock: WriterLock, new: bool) -> None:
         self._lock = lock
         self._durability = options.durability
-        self._has_sidecar = False
+        self._has_sidecar = new and options.durability != "none"
         self._slow = threading.RLock()
         self._failure: Callable[[], Exception] | None = None
         fd = os.open(path, WRITE)
@@ -425,7 +425,8 @@ def _replace(path: str, durable: bool) -> WriterLock:
         old = WriterLock(path)
     try:
         lock = _create(path, durable, replace=True)
-        sidecar.discard(path)
+        if not durable:
+            sidecar.discard(path)
         return lock
     finally:
         if old is not None:
@@ -440,12 +441,17 @@ def _create(path: str, durable: bool, replace: bool) -> WriterLock:
     lock: WriterLock | None = None
     try:
         with new as fd:
-            files.write_all(fd, HEADER.pack(FIRST_OFFSET, 0, time.time_ns()))
+            started = time.time_ns()
+            files.write_all(fd, HEADER.pack(FIRST_OFFSET, 0, started))
+            if durable:
+                sidecar.store_first(path, started)  # its name becomes durable together with the stream's
             if os.name != "nt":  # where a file that is open cannot be renamed; it is locked a moment later there
                 lock = WriterLock(new.temporary)
     except BaseException as error:
         if lock is not None:
             lock.release()
+        if durable:
+            sidecar.discard(path)
         if isinstance(error, OSError) and not isinstance(error, FileExistsError):
             raise errors.named(error, path, "creating the stream") from None
         raise

@@ -75,6 +75,23 @@ def torn_empty(evtape: Any, folder: Path) -> str:
     return lost_sector(evtape, folder, [b"x" * 448, b"y" * 512, b"event" * 90], 2, 1)
 
 
+def stale_sidecar(evtape: Any, folder: Path) -> str:
+    """The sidecar is not flushed by a sync, so the older one may come back: what is past it can still be durable."""
+    path, after = folder / "live.tape", folder / "after.tape"
+    with evtape.open(path, "w") as tape:
+        tape.append(b"x" * 448)
+        tape.sync()
+        older = Path(f"{path}.side").read_bytes()
+        tape.append_many([b"y" * 512, b"", b"after"])  # the empty event lies across the end of a sector
+        tape.sync()
+        shutil.copy(path, after)
+    Path(f"{after}.side").write_bytes(older)
+    with harness.another_boot(evtape):
+        evtape.open(after, "a").close()
+    with evtape.open(after) as tape:
+        return "" if len(tape) == 4 else f"{len(tape)} of 4 durable events are left"
+
+
 def reopened(evtape: Any, folder: Path) -> str:
     """A sync covers what an earlier writer left unflushed (durability "none"), not only what was appended since."""
     path = folder / "s.tape"
@@ -141,6 +158,7 @@ CASES: dict[str, Callable[[Any, Path], str]] = {
     "zeros that add up are events": zeros_add_up,
     "a torn timestamp is kept": torn_timestamp,
     "a torn entry is kept as an empty event": torn_empty,
+    "an older sidecar has durable events cut": stale_sidecar,
     "a sync leaves out what an earlier writer appended": reopened,
     "a short header replaces a stream": short_header,
     "a reader is told of damage that was none": opened_while_it_grows,

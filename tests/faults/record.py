@@ -45,6 +45,7 @@ class Recorder:
         with contextlib.suppress(FileNotFoundError):
             self._now, self._size = self._read()
             self._sizes = [self._size]
+        self.keep_sidecar()
 
     def _read(self) -> tuple[bytes, int]:
         with open(self.path, "rb") as file:
@@ -66,6 +67,11 @@ class Recorder:
         if now != self._side[-1]:
             self._side = (self._side[-1], now)
         return self._side
+
+    def keep_sidecar(self) -> None:
+        """The sidecar was flushed: no older one can come back."""
+        self._sidecars()
+        self._side = self._side[-1:]
 
     def _take(self, now: bytes, size: int) -> None:
         self._size = size
@@ -187,6 +193,8 @@ def _watched(name: str, call: Any, recorder: Recorder) -> Any:
     def watched(first: Any, *more: Any, **named: Any) -> Any:
         target = os.readlink(f"/proc/self/fd/{first}") if isinstance(first, int) else str(first)
         mine = target == recorder.path
+        if target == recorder.path + ".side" and name in ("fsync", "fdatasync"):
+            recorder.keep_sidecar()
         if mine:
             recorder.see(f"before {name}")
         result = call(first, *more, **named)
