@@ -192,9 +192,6 @@ def _repair(fd: int, report: Report) -> Report:
     if report.cut:
         report = dataclasses.replace(report, quarantine=_quarantine(fd, report))
     if report.state == "damaged":
-        sidecar.discard(
-            report.path
-        )  # first, so that a watermark above the cut can never meet what is appended there later
         region = core.Region(fd, report.size, report.path, True)
         try:
             region.store_header(report.end, report.events)
@@ -203,6 +200,9 @@ def _repair(fd: int, report: Report) -> Report:
             region.close()
     os.ftruncate(fd, report.end)
     os.fsync(fd)
+    mark = sidecar.load(report.path)
+    if mark is not None and mark.offset > report.end:
+        sidecar.discard(report.path)  # and not before: a second crash needs to know what the first one may have torn
     return report
 
 

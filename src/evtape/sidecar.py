@@ -15,7 +15,7 @@ from functools import cache
 
 from ._backend import core
 from ._format import FIRST_OFFSET, TIME_MAX, TIME_MIN
-from .files import WRITE
+from .files import WRITE, write_all
 
 FROM_SIZE = 16 << 20  # bytes of a stream from which on it keeps its sidecar when it is closed
 
@@ -57,14 +57,14 @@ def boot_id() -> bytes:
 
 def store_first(path: str, start_timestamp: int) -> None:
     """The record of a stream that is being made: nothing is durable, so a power loss may tear all that comes."""
-    store(path, Watermark(boot_id(), start_timestamp, FIRST_OFFSET, 0, TIME_MIN, core.crc32(b"")), flush=True)
+    store(path, Watermark(boot_id(), start_timestamp, FIRST_OFFSET, 0, TIME_MIN, core.crc32(b"")))
 
 
-def store(path: str, watermark: Watermark, flush: bool = False) -> None:
-    """Replace the record in place. It lies in one sector: after a power loss it is the old or the new one, both true.
+def store(path: str, watermark: Watermark) -> None:
+    """Replace the record in place and make it durable. It lies in one sector: a power loss leaves the old or the new.
 
-    It is therefore flushed only when the file is made, or when the record is another stream's. A sidecar that cannot
-    be written (a full disk, a folder without permission) costs a scan later and nothing else.
+    It must be the newest when a sync is acknowledged, because what lies past it is held to more than a checksum. A
+    sidecar that cannot be written (a full disk, a folder without permission) is removed: then there is none to trust.
     """
     fields = (
         watermark.boot_id,
@@ -76,15 +76,15 @@ def store(path: str, watermark: Watermark, flush: bool = False) -> None:
     )
     record = _RECORD.pack(MAGIC, VERSION, 0, *fields)
     record = _RECORD.pack(MAGIC, VERSION, core.crc32(record), *fields)
-    with contextlib.suppress(OSError):
+    try:
         fd = os.open(name_of(path), WRITE | os.O_CREAT, 0o666)
         try:
-            made = os.fstat(fd).st_size == 0
-            os.write(fd, record)
-            if made or flush:
-                os.fsync(fd)
+            write_all(fd, record)
+            os.fsync(fd)
         finally:
             os.close(fd)
+    except OSError:
+        discard(path)
 
 
 def load(path: str) -> Watermark | None:

@@ -288,10 +288,13 @@ class Writer(Tape):
                 self._shut(cut=self._failure is None)
 
     def _leave_sidecar(self, position: tuple[int, int, int]) -> None:
-        """A large stream keeps its watermark when it is closed; a small one is walked in a moment without."""
-        if self._synced >= sidecar.FROM_SIZE:
+        """A large stream keeps its watermark when it is closed; a small one is walked in a moment without.
+
+        Its removal may be undone by a power loss, so the record has to be the last one even then.
+        """
+        if self._has_sidecar or self._synced >= sidecar.FROM_SIZE:
             self._mark(position)
-        elif self._has_sidecar:
+        if self._synced < sidecar.FROM_SIZE:
             sidecar.discard(self.path)
 
     def _shut(self, cut: bool) -> None:

@@ -17,6 +17,7 @@ from .reference import entries, verdict
 if TYPE_CHECKING:
     from .harness import Context
 
+KINDS = ("tmpfs", "ext4", "xfs", "btrfs")
 STEPS = 64
 LIBC = ctypes.CDLL(None)
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -24,7 +25,9 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 
 def full_disks(ctx: Context) -> None:
     """On each file system, with room for 1, 2, ... 64 steps of growth."""
-    for kind in ("tmpfs", "ext4", "xfs", "btrfs") if ctx.full else ("tmpfs",):
+    for kind in KINDS if ctx.full else KINDS[:1]:
+        if not f"disks-{kind}".startswith(ctx.only):
+            continue
         try:
             with mounted(kind) as folder:
                 for core, evtape in harness.both().items():

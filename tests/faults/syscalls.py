@@ -69,7 +69,7 @@ def run(ctx: Context) -> None:
                     child.go()
                     child.judge(f"{path}, {core}, files limited to {limit} bytes")
                     ctx.count("limits on the size of a file")
-    if ctx.only in "disks":
+    if ctx.only in "disks" or ctx.only.startswith("disks-"):
         from .disks import full_disks
 
         full_disks(ctx)
