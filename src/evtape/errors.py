@@ -121,6 +121,13 @@ def faulted(path: str) -> TruncatedError:
     )
 
 
+def not_stored(path: str) -> OSError:
+    """A store into the mapping failed though the file is there: the disk is full, if it looks like that, or bad."""
+    full = hasattr(os, "statvfs") and os.statvfs(path).f_bavail < 256
+    number = errno.ENOSPC if full else errno.EIO
+    return OSError(number, f"{os.strerror(number)} while storing into the mapping; open the stream again", path)
+
+
 _REASONS = {
     "checksum": "its payload does not match its checksum",
     "size": "it does not fit below WriteOffset",

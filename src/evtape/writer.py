@@ -173,8 +173,7 @@ class Writer(Tape):
             if self._failure is not None:
                 raise self._failure()
             if end < 0:  # the memory under the appender faulted; what it stored was not published
-                self._fail(lambda: errors.faulted(self.path))
-                raise errors.faulted(self.path)
+                raise self._fault()
             if end > self._appender.limit:
                 self._grow(end)
 
@@ -212,6 +211,14 @@ class Writer(Tape):
         """From here on every write raises ``failure()``."""
         self._failure = failure
         self._appender.halt()
+
+    def _fault(self) -> Exception:
+        """Fail for good, because a page of the mapping is gone, and say why it is."""
+        # Where the file is still there, the disk could not take the page: a copy-on-write one that is full, or a bad one.
+        shorter = os.fstat(self._fd).st_size < self._appender.limit
+        failure: Exception = errors.faulted(self.path) if shorter else errors.not_stored(self.path)
+        self._fail(lambda: failure)
+        return failure
 
     def _refusal(self) -> Exception:
         return errors.closed(self.path) if self._failure is None else self._failure()
@@ -252,8 +259,7 @@ class Writer(Tape):
         if (
             self._region.faults
         ):  # pages that the guard replaced are no longer the file's, so nothing of them was flushed
-            self._fail(lambda: errors.faulted(self.path))
-            raise errors.faulted(self.path)
+            raise self._fault()
         self._synced = end
         return position
 
