@@ -214,7 +214,7 @@ class Writer(Tape):
 
     def _fault(self) -> Exception:
         """Fail for good, because a page of the mapping is gone, and say why it is."""
-        # Where the file is still there, the disk could not take the page: a copy-on-write one that is full, or a bad one.
+        # Where the file is still there, the disk could not take the page: it is bad, or copies on write and is full.
         shorter = os.fstat(self._fd).st_size < self._appender.limit
         failure: Exception = errors.faulted(self.path) if shorter else errors.not_stored(self.path)
         self._fail(lambda: failure)
