@@ -97,6 +97,7 @@ cdef extern from "region.h" nogil:
     int evtape_map(int fd, int64_t length, int writable, uint8_t **base)
     void evtape_unmap(uint8_t *base, int64_t length)
     void evtape_let_go(uint8_t *base, int64_t start, int64_t stop)
+    void evtape_look_ahead(uint8_t *base, int64_t start, int64_t stop)
     int evtape_flush(int fd, uint8_t *base, int64_t start, int64_t stop)
 
 
@@ -108,6 +109,7 @@ evtape_crc32_init()
 cdef enum:
     SHORT_BATCH = 65536
     KEEP_BEHIND = 33554432  # bytes behind an iteration that stay in this process's memory
+    LOOK_AHEAD = 2097152  # bytes that are brought into the page table at once
 
 
 # ------------------------------------------------------------------------------------------ checksum
@@ -742,6 +744,7 @@ cdef class Scanner:
 
 
 @cython.final
+@cython.no_gc
 @cython.freelist(16)
 cdef class Event:
     """One event: unpacks as (timestamp, data).
@@ -801,6 +804,8 @@ cdef class Events:
     cdef object whole
     cdef int64_t offset, ordinal, bound, stop
     cdef int64_t behind  # where the memory that is not yet let go begins
+    cdef int64_t ahead  # where the memory ends that was brought in
+    cdef int64_t first  # where the iteration began
     cdef bint check
     cdef object problem
 
@@ -813,7 +818,7 @@ cdef class Events:
         self.region = region
         self.mapping = region.mapping
         self.whole = PyMemoryView_FromObject(region.whole).toreadonly()
-        self.offset = self.behind = offset
+        self.offset = self.behind = self.ahead = self.first = offset
         self.ordinal = ordinal
         self.bound = bound
         self.stop = stop
@@ -847,9 +852,8 @@ cdef class Events:
         cdef const uint8_t *at = self.mapping.base + self.offset
         cdef int64_t left = self.bound - self.offset - EVTAPE_ENTRY_SIZE
         cdef bint intact = True
-        if self.offset - self.behind > KEEP_BEHIND:
-            evtape_let_go(self.mapping.base, self.behind, self.offset)
-            self.behind = self.offset
+        if self.offset >= self.ahead:
+            self._move_window()
         if left >= 0:
             entry[0] = evtape_load_entry(at)
         if left < 0 or <int64_t>entry.size > left:
@@ -865,6 +869,17 @@ cdef class Events:
         if not intact:
             return 2
         return 3 if entry.timestamp == 0 and entry.size == 0 else 0
+
+    cdef void _move_window(self) noexcept:
+        """Let go of what lies far behind, and bring in what comes next once this is no longer about a few events."""
+        if self.offset - self.behind > KEEP_BEHIND:
+            evtape_let_go(self.mapping.base, self.behind, self.offset)
+            self.behind = self.offset
+        if self.offset - self.first < 65536:
+            self.ahead = self.first + 65536
+        else:
+            self.ahead = min(self.offset + LOOK_AHEAD, self.bound)
+            evtape_look_ahead(self.mapping.base, self.offset, self.ahead)
 
     cdef inline Event _event(self, int64_t at, int64_t ordinal, evtape_entry *entry):
         cdef Event event = Event.__new__(Event)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import math
 import os
 import threading
 import time
@@ -376,13 +377,12 @@ class _Ticker(threading.Thread):
 def _rows_of_bytes(values: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """``values`` as bytes, shape (events, bytes per event), each row contiguous. A copy only where rows are not."""
     events = len(values)
-    size = values.itemsize * int(np.prod(values.shape[1:]))
-    if events == 0 or size == 0:
-        return np.empty((events, size), np.uint8)
-    if not values[:1].flags.c_contiguous:
-        values = np.ascontiguousarray(values)
-    items = (events, size // values.itemsize)
-    return np.lib.stride_tricks.as_strided(values, items, (values.strides[0], values.itemsize)).view(np.uint8)
+    if values.nbytes == 0:
+        return np.empty((events, values.itemsize * math.prod(values.shape[1:])), np.uint8)
+    rows = values if values.ndim == 2 else values.reshape(events, -1)
+    if rows.strides[1] != rows.itemsize:
+        rows = np.ascontiguousarray(rows)
+    return rows.view(np.uint8)
 
 
 def _round_up(value: int, step: int) -> int:
