@@ -22,6 +22,12 @@ class Break(NamedTuple):
     reason: str
 
 
+def pass_of(scanner: core.Scanner, most: int) -> int:
+    """How many events to walk before memory is let go again: about ``KEEP`` bytes of the size met so far."""
+    mean = (scanner.offset - FIRST_OFFSET) // scanner.ordinal if scanner.ordinal else KEEP // STRIDE
+    return max(1, min(most, KEEP // mean))
+
+
 class Index:
     """Extended by one scan over what is new; O(new events) then, O(1) when nothing is.
 
@@ -64,7 +70,9 @@ class Index:
         while scanner.offset < bound and reason is None:
             self._make_room()
             free = slice(self._blocks, None)
-            reason = scanner.run(bound, _PASS, False, STRIDE, self._offsets[free], self._timestamps[free])
+            reason = scanner.run(
+                bound, pass_of(scanner, _PASS), False, STRIDE, self._offsets[free], self._timestamps[free]
+            )
             self._blocks += scanner.recorded
             if scanner.offset - behind > KEEP:
                 self._region.let_go(behind, scanner.offset)

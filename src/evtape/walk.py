@@ -15,7 +15,7 @@ from . import errors, guard, sidecar
 from ._backend import core
 from ._format import ENTRY_SIZE, FIRST_OFFSET, HEADER_SIZE, TIME_MAX, TIME_MIN
 from .files import READ, require_regular
-from .index import KEEP
+from .index import KEEP, pass_of
 
 PROBLEMS_LISTED = 100  # further ones are counted; a lost disk must not fill the memory
 _SECTOR = 512  # bytes that reach the disk together
@@ -184,7 +184,7 @@ class _Walk:
                 if torn:
                     return
             else:
-                reason = scanner.run(self.bound, _PASS, self.check)
+                reason = scanner.run(self.bound, pass_of(scanner, _PASS), self.check)
             if scanner.offset - behind > KEEP:
                 region.let_go(behind, scanner.offset)
                 behind = scanner.offset
