@@ -120,7 +120,14 @@ def chronicle() -> list[Experiment]:
     queue = Contender("chronicle", "Chronicle Queue (Java)", "chronicle", "append")
     pace = ("--gap", "10000")
     tails = (
-        Contender("evtape", "evtape `len` asked again, in another process", "evtape", "tail", ("--skip", "50000"), core="native"),
+        Contender(
+            "evtape",
+            "evtape `len` asked again, in another process",
+            "evtape",
+            "tail",
+            ("--skip", "50000"),
+            core="native",
+        ),
         Contender(
             "chronicle",
             "Chronicle tailer in another process",
