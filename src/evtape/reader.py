@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal, Self, overload
 
@@ -56,9 +57,9 @@ class Tape(Sequence[core.Event]):
         """Whether ``close()`` was called."""
         return self._fd < 0
 
+    @abstractmethod
     def close(self) -> None:
         """Close the stream. Events and arrays that are still alive stay readable. Closing twice is fine."""
-        raise NotImplementedError
 
     @property
     def start_timestamp(self) -> int:
@@ -147,9 +148,9 @@ class Tape(Sequence[core.Event]):
 
     # --------------------------------------------------------------- what slices and queries rest on
 
+    @abstractmethod
     def _refresh(self) -> int:
         """WriteOffset at this moment, within what can be read. Nothing looks past it."""
-        raise NotImplementedError
 
     def _refresh_index(self) -> int:
         with self._index_lock:

@@ -102,12 +102,10 @@ class Slice(Sequence[core.Event]):
         """
         ordinals = self._ordinals
         if isinstance(ordinals, range):
-            if len(ordinals) == len(values) and ordinals.step > 0:
-                return values
-            stop: int | None = ordinals.stop - low
             if len(ordinals) == 0:
                 return values[:0]
-            return values[ordinals.start - low : stop if stop is not None and stop >= 0 else None : ordinals.step]
+            stop = ordinals.stop - low  # below 0 where a step backwards takes the first one too
+            return values[ordinals.start - low : stop if stop >= 0 else None : ordinals.step]
         return values[ordinals - low]
 
     # ---------------------------------------------------------------------------------- time queries
