@@ -81,7 +81,7 @@ def repair_for_append(path: str, fd: int) -> Report:
         _refuse_damage_in_the_middle(fd, report)
     report = _repair(fd, report)
     if report.state == "damaged":
-        warnings.warn(RecoveryWarning(_told(report), report), stacklevel=5)
+        warnings.warn(RecoveryWarning(_told(report), report), stacklevel=7)
     return report
 
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import math
 import os
 import threading
-import time
 import warnings
 import weakref
 from collections.abc import Callable, Iterable
@@ -16,15 +13,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from . import errors, files, sidecar
+from . import errors, sidecar
 from ._backend import core
-from ._format import FIRST_OFFSET, HEADER, HEADER_SIZE, TIME_MIN
+from ._format import FIRST_OFFSET, HEADER_SIZE, TIME_MIN
 from ._time import nanosecond_array
 from .errors import Error, ReadOnlyError
-from .files import WRITE
-from .lock import WriterLock
+from .opening import LARGE_PAGE, NO_ROOM, Opened, open_for_writing
 from .reader import Tape
-from .recovery import repair_for_append
 from .walk import Report
 
 Durability = Literal["none", "close", "interval", "full"]
@@ -33,7 +28,6 @@ Durability = Literal["none", "close", "interval", "full"]
 # asks seldom.
 _STEP_MIN = 1 << 16
 _STEP_MAX = 8 << 20
-_LARGE_PAGE = 2 << 20
 
 
 @dataclass(frozen=True)
@@ -59,36 +53,20 @@ class Writer(Tape):
     ``_room``.
     """
 
-    def __init__(self, path: str, options: Options, lock: WriterLock, new: bool) -> None:
-        self._lock = lock
+    def __init__(self, path: str, options: Options, opened: Opened) -> None:
+        super().__init__(path, opened.fd, opened.region, options.verify)
+        #: What opening found and repaired, or None for a stream that was just made.
+        self.recovered: Report | None = opened.recovered
+        self._lock = opened.lock
         self._durability = options.durability
-        self._has_sidecar = new and options.durability != "none"
+        self._has_sidecar = opened.recovered is None and options.durability != "none"
         self._slow = threading.RLock()
         self._failure: Callable[[], Exception] | None = None
-        fd = os.open(path, WRITE)
-        try:
-            if (os.fstat(fd).st_dev, os.fstat(fd).st_ino) != lock.identity:
-                raise errors.LockedError(f"{path}: the file was replaced while it was opened; try again")
-            #: What opening found and repaired, or None for a stream that was just made.
-            self.recovered: Report | None = None if new else repair_for_append(path, fd)
-            size = os.fstat(fd).st_size
-            region = core.Region(fd, size, path, True)
-            super().__init__(path, fd, region, options.verify)
-            if options.capacity > size:
-                region.grow(options.capacity)
-            last = TIME_MIN if self.recovered is None else self.recovered.last_timestamp
-            self._appender = core.Appender(region, last, self._room)
-            # What another process appended may not be durable yet, so the first flush begins at the beginning.
-            self._synced = FIRST_OFFSET
-            self._appender.limit = region.size
-            if not new and sidecar.load(path) is not None:
-                # It may be of an earlier boot, and then what is appended from here on would be taken for torn by a
-                # power loss that was before it.
-                self._mark(self._flush())
-        except BaseException:
-            os.close(fd)
-            self._fd = -1
-            raise
+        last = TIME_MIN if self.recovered is None else self.recovered.last_timestamp
+        self._appender = core.Appender(self._region, last, self._room)
+        self._appender.limit = self._region.size
+        # What another process appended may not be durable yet, so the first flush begins at the beginning.
+        self._synced = FIRST_OFFSET
         self._bind()
         _writers.add(self)
         self._ticker = _Ticker(self, options.interval) if options.durability == "interval" else None
@@ -125,10 +103,12 @@ class Writer(Tape):
         ``timestamps`` has one time per payload; without it the batch has one reading of the clock. Errors as
         ``append``, naming the position of the element. O(bytes).
         """
-        try:
-            items = tuple(payloads)
-        except TypeError:
-            raise errors.not_a_sequence(self.path, "payloads", payloads) from None
+        items: Any = payloads
+        if timestamps is not None or type(items) not in (list, tuple):
+            try:
+                items = tuple(payloads)
+            except TypeError:
+                raise errors.not_a_sequence(self.path, "payloads", payloads) from None
         return self._batch(self._appender.append_many, items, self._stamps(timestamps, len(items)))
 
     def append_array(self, array: Any, timestamps: Any = None) -> range:
@@ -157,14 +137,13 @@ class Writer(Tape):
             raise errors.lengths_differ(self.path, events, len(stamps))
         return stamps
 
-    def _batch(self, write: Callable[[Any, Any], int], items: Any, stamps: Any) -> range:
-        if self._durability == "full":
-            with self._slow:
-                first = write(items, stamps)
-                self.sync()
-        else:
-            first = write(items, stamps)
-        return range(first, first + len(items))
+    def _batch(self, write: Callable[[Any, Any], range], items: Any, stamps: Any) -> range:
+        if self._durability != "full":
+            return write(items, stamps)
+        with self._slow:
+            ordinals = write(items, stamps)
+            self.sync()
+        return ordinals
 
     # ------------------------------------------------------------------------------------------ room
 
@@ -184,14 +163,14 @@ class Writer(Tape):
         region.large_pages = self._wants_large_pages(end)
         if end > region.reach:
             self._stop_ahead()
-        elif (region.large_pages or end > _LARGE_PAGE) and region.run_ahead(self._durability != "none"):
+        elif (region.large_pages or end > LARGE_PAGE) and region.run_ahead(self._durability != "none"):
             region.grow(end)
             return  # the core moves the limit itself, so that it can ask for more before the room is used up
         step = min(max(region.size, _STEP_MIN), _STEP_MAX)
         try:
             region.grow(_round_up(end + step, _STEP_MIN))
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            if error.errno not in NO_ROOM:
                 raise
             region.grow(end)  # not a step ahead, but what this event needs
         self._appender.limit = region.size
@@ -202,7 +181,7 @@ class Writer(Tape):
         So a stream that is flushed at each append never gets them, and one that is flushed now and then only once it
         is larger than one of them.
         """
-        return self._durability == "none" or (self._durability != "full" and end > _LARGE_PAGE)
+        return self._durability == "none" or (self._durability != "full" and end > LARGE_PAGE)
 
     def _stop_ahead(self) -> None:
         self._appender.pause()
@@ -268,6 +247,14 @@ class Writer(Tape):
         """Note in the sidecar what is durable now, so that opening after a crash need not walk it."""
         sidecar.store(self.path, sidecar.at(self._region, *position))
         self._has_sidecar = True
+
+    def _renew_sidecar(self) -> None:
+        """When a stream was found: its sidecar may be of an earlier boot.
+
+        Then what is appended from here on would be taken for torn by a power loss that was before it.
+        """
+        if self.recovered is not None and sidecar.load(self.path) is not None:
+            self._mark(self._flush())
 
     @property
     def synced(self) -> int:
@@ -401,70 +388,18 @@ def _cut(fd: int, end: int, durable: bool) -> None:
         os.fsync(fd)
 
 
-# ---------------------------------------------------------------------------------------------- open
-
-
 def open_writer(path: str, mode: str, options: Options) -> Writer:
     """Open for "a", "x" or "w"; see ``evtape.open``."""
-    durable = options.durability != "none"
-    new = mode != "a" or not os.path.exists(path)
-    lock: WriterLock
-    if mode == "w":
-        lock = _replace(path, durable)
-    elif new:
-        try:
-            lock = _create(path, durable, replace=False)
-        except FileExistsError:
-            if mode != "a":
-                raise
-            new, lock = False, WriterLock(path)  # somebody else made it in between
-    else:
-        lock = WriterLock(path)
+    writer = Writer(path, options, open_for_writing(path, mode, options.durability != "none", options.capacity))
     try:
-        return Writer(path, options, lock, new)
+        writer._renew_sidecar()
     except BaseException:
-        lock.release()
+        writer.close()
         raise
+    return writer
 
 
-def _replace(path: str, durable: bool) -> WriterLock:
-    """Make a new stream in the place of the old one, if there is one: its live writer must not lose its name."""
-    old: WriterLock | None = None
-    with contextlib.suppress(FileNotFoundError):
-        old = WriterLock(path)
-    try:
-        lock = _create(path, durable, replace=True)
-        if not durable:
-            sidecar.discard(path)
-        return lock
-    finally:
-        if old is not None:
-            old.release()
-
-
-def _create(path: str, durable: bool, replace: bool) -> WriterLock:
-    """Make a stream without events and take its lock before anyone can know its name."""
-    if not replace and os.path.lexists(path):
-        raise files.exists(path)
-    new = files.NewFile(path, durable=durable, replace=replace)
-    lock: WriterLock | None = None
-    try:
-        with new as fd:
-            started = time.time_ns()
-            files.write_all(fd, HEADER.pack(FIRST_OFFSET, 0, started))
-            if durable:
-                sidecar.store_first(path, started)  # its name becomes durable together with the stream's
-            if os.name != "nt":  # where a file that is open cannot be renamed; it is locked a moment later there
-                lock = WriterLock(new.temporary)
-    except BaseException as error:
-        if lock is not None:
-            lock.release()
-        if durable:
-            sidecar.discard(path)
-        if isinstance(error, OSError) and not isinstance(error, FileExistsError):
-            raise errors.named(error, path, "creating the stream") from None
-        raise
-    return lock or WriterLock(path)
+# ---------------------------------------------------------------------------------------------- fork
 
 
 def _before_fork() -> None:

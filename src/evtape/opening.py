@@ -1,0 +1,153 @@
+"""Before the first append: find a stream or make one, take its lock, map it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import os
+import time
+from dataclasses import dataclass
+
+from . import errors, files, guard, sidecar
+from ._backend import core
+from ._format import FIRST_OFFSET, HEADER, HEADER_SIZE
+from .files import WRITE
+from .lock import WriterLock
+from .recovery import repair_for_append
+from .walk import Report
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+LARGE_PAGE = 2 << 20
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A stream that is locked and mapped, ready for a writer."""
+
+    lock: WriterLock
+    fd: int
+    region: core.Region
+    recovered: Report | None = None  #: what opening found and repaired; None for a stream that was just made
+
+    def close(self) -> None:
+        """For when there will be no writer."""
+        self.region.close()
+        os.close(self.fd)
+        self.lock.release()
+
+
+def open_for_writing(path: str, mode: str, durable: bool, capacity: int) -> Opened:
+    """Open for "a", "x" or "w" (see ``evtape.open``), with room for ``capacity`` bytes."""
+    opened = _find_or_make(path, mode, durable)
+    try:
+        if capacity > opened.region.size:
+            opened.region.grow(capacity)
+    except BaseException:
+        opened.close()
+        raise
+    return opened
+
+
+def _find_or_make(path: str, mode: str, durable: bool) -> Opened:
+    if mode == "w":
+        return _replace(path, durable)
+    if mode == "x" or not os.path.exists(path):
+        try:
+            return _make(path, durable, replace=False)
+        except FileExistsError:
+            if mode != "a":
+                raise  # with "a", somebody else made it in between
+    return _find(path)
+
+
+def _find(path: str) -> Opened:
+    lock = WriterLock(path)
+    try:
+        fd = os.open(path, WRITE)
+        try:
+            if (os.fstat(fd).st_dev, os.fstat(fd).st_ino) != lock.identity:
+                raise errors.LockedError(f"{path}: the file was replaced while it was opened; try again")
+            report = repair_for_append(path, fd)
+            return Opened(lock, fd, core.Region(fd, os.fstat(fd).st_size, path, True), report)
+        except BaseException:
+            os.close(fd)
+            raise
+    except BaseException:
+        lock.release()
+        raise
+
+
+def _replace(path: str, durable: bool) -> Opened:
+    """Make a new stream in the place of the old one, if there is one: its live writer must not lose its name."""
+    old: WriterLock | None = None
+    with contextlib.suppress(FileNotFoundError):
+        old = WriterLock(path)
+    try:
+        opened = _make(path, durable, replace=True)
+        if not durable:
+            sidecar.discard(path)
+        return opened
+    finally:
+        if old is not None:
+            old.release()
+
+
+def _make(path: str, durable: bool, replace: bool) -> Opened:
+    """Make a stream without events, and take its lock before anyone can know its name."""
+    if not replace and os.path.lexists(path):
+        raise files.exists(path)
+    guard.ensure()
+    new = files.NewFile(path, durable=durable, replace=replace)
+    started = time.time_ns()
+    header = HEADER.pack(FIRST_OFFSET, 0, started)
+    opened: Opened | None = None
+    try:
+        with new as fd:
+            if durable:
+                sidecar.store_first(path, started)  # its name becomes durable together with the stream's
+            if os.name == "nt":  # where a file that is open cannot be renamed; it is locked a moment later there
+                files.write_all(fd, header)
+            else:
+                opened = _start(path, new.temporary, os.dup(fd), header, durable)
+    except BaseException as error:
+        if opened is not None:
+            opened.close()
+        if durable:
+            sidecar.discard(path)
+        if isinstance(error, OSError) and not isinstance(error, FileExistsError):
+            raise errors.named(error, path, "creating the stream") from None
+        raise
+    return opened or dataclasses.replace(_find(path), recovered=None)
+
+
+def _start(path: str, temporary: str, fd: int, header: bytes, durable: bool) -> Opened:
+    """Lock and map an empty file and store its header."""
+    with contextlib.ExitStack() as undo:
+        undo.callback(os.close, fd)
+        lock = WriterLock(temporary)
+        undo.callback(lock.release)
+        region = core.Region(fd, 0, path, True)
+        undo.callback(region.close)
+        if durable:
+            # A flush writes whole pages, so the header gets a small page of its own: the one that a write brings in.
+            files.write_all(fd, header)
+            region.cover(len(header))
+        else:
+            _grow_first(region)
+            region.view(0, len(header))[:] = header
+        undo.pop_all()
+    return Opened(lock, fd, region)
+
+
+def _grow_first(region: core.Region) -> None:
+    """A large page for the header and what follows it, or on a full disk what the header needs.
+
+    Where a small page is there first, the large one cannot be had any more, and 512 small ones cost ten times as much.
+    """
+    try:
+        region.grow(LARGE_PAGE)
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        region.grow(HEADER_SIZE)
