@@ -8,7 +8,7 @@
  *
  * How a writer uses it:
  *
- *     ahead = evtape_ahead_start(fd, base, reserved, ready, &header->write_offset);
+ *     ahead = evtape_ahead_start(fd, base, reserved, size, ready, &header->write_offset);
  *     ...
  *     if (end > limit) {                                      // the only test on the hot path
  *         limit = evtape_ahead_limit(ahead, end);             // inline, no system call when room
@@ -52,8 +52,8 @@ static inline int evtape_room_make(int fd, void *base, int64_t from, int64_t to,
     (void)fd, (void)base, (void)from, (void)to, (void)populate;
     return ENOTSUP;
 }
-static inline evtape_ahead *evtape_ahead_start(int fd, void *base, int64_t reserved, int64_t ready,
-                                               const int64_t *write_offset) {
+static inline evtape_ahead *evtape_ahead_start(int fd, void *base, int64_t reserved, int64_t first,
+                                               int64_t ready, const int64_t *write_offset) {
     (void)fd, (void)base, (void)reserved, (void)ready, (void)write_offset;
     errno = ENOTSUP;
     return NULL;
@@ -108,11 +108,12 @@ typedef struct evtape_ahead {
 } evtape_ahead;
 
 /* fd, base: the stream and its mapping (file offset 0); reserved: how many bytes are mapped, never
- * gone beyond; ready: how many of them are allocated (and, better, populated) already;
- * write_offset: the live WriteOffset in the mapping, read with an atomic load at any time until
- * stop() returns. The descriptor is duplicated. No thread is started before the stream has grown to
- * EVTAPE_THREAD_FROM (prefault.c). NULL and errno when that fails. */
-evtape_ahead *evtape_ahead_start(int fd, void *base, int64_t reserved, int64_t ready,
+ * gone beyond; first: the file's size when it was mapped; ready: how many bytes are allocated (and,
+ * better, populated) by now; write_offset: the live WriteOffset in the mapping, read with an atomic
+ * load at any time until stop() returns. The descriptor is duplicated. No thread is started before
+ * the stream has grown by EVTAPE_THREAD_FROM (prefault.c) since it was mapped. NULL and errno when
+ * that fails. */
+evtape_ahead *evtape_ahead_start(int fd, void *base, int64_t reserved, int64_t first, int64_t ready,
                                  const int64_t *write_offset);
 
 /* Changes how room is populated (default EVTAPE_ROOM_LARGE) and whether write-back of what lies far

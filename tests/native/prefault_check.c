@@ -178,7 +178,7 @@ static void test_growth(const char *directory, int64_t bytes, int populate, int 
     CHECK(evtape_room_make(t.fd, t.base, 0, EVTAPE_ROOM_ALIGNMENT, populate) == 0);
     publish(&t, 24);
     evtape_ahead *ahead =
-        evtape_ahead_start(t.fd, t.base, t.reserved, EVTAPE_ROOM_ALIGNMENT, offset_of(&t));
+        evtape_ahead_start(t.fd, t.base, t.reserved, 0, EVTAPE_ROOM_ALIGNMENT, offset_of(&t));
     CHECK(ahead != NULL);
     evtape_ahead_mode(ahead, populate, write_back);
     int64_t position = 1040;
@@ -209,7 +209,7 @@ static void test_resident_memory(const char *directory, int64_t bytes) {
     CHECK(evtape_room_make(t.fd, t.base, 0, EVTAPE_ROOM_ALIGNMENT, EVTAPE_ROOM_LARGE) == 0);
     publish(&t, 24);
     evtape_ahead *ahead =
-        evtape_ahead_start(t.fd, t.base, t.reserved, EVTAPE_ROOM_ALIGNMENT, offset_of(&t));
+        evtape_ahead_start(t.fd, t.base, t.reserved, 0, EVTAPE_ROOM_ALIGNMENT, offset_of(&t));
     int64_t position = 65536, highest = 0;
     for (int64_t to = 32 * MIB; to <= bytes; to += 32 * MIB) {
         CHECK(fill(&t, ahead, &position, to, 65536) == 0);
@@ -232,7 +232,7 @@ static void test_reserved_is_the_end(const char *directory) {
     tape_open(&t, directory, 12 * MIB);
     CHECK(evtape_room_make(t.fd, t.base, 0, 4096, EVTAPE_ROOM_LARGE) == 0);
     publish(&t, 24);
-    evtape_ahead *ahead = evtape_ahead_start(t.fd, t.base, t.reserved, 4096, offset_of(&t));
+    evtape_ahead *ahead = evtape_ahead_start(t.fd, t.base, t.reserved, 0, 4096, offset_of(&t));
     int64_t position = 1024;
     CHECK(fill(&t, ahead, &position, 12 * MIB, 1024) == 0);
     CHECK(position == 12 * MIB && size_of(t.fd) == 12 * MIB);
@@ -268,7 +268,7 @@ static void test_full_disk(bool with_thread) {
     CHECK(size_of(t.fd) == 0);
     CHECK(evtape_room_make(t.fd, t.base, 0, 4096, EVTAPE_ROOM_LARGE) == 0);
     publish(&t, 24);
-    evtape_ahead *ahead = evtape_ahead_start(t.fd, t.base, t.reserved, 4096, offset_of(&t));
+    evtape_ahead *ahead = evtape_ahead_start(t.fd, t.base, t.reserved, 0, 4096, offset_of(&t));
     /* A wait that cannot be met is what starts the thread on so small a disk. */
     if (with_thread)
         CHECK(evtape_ahead_wait(ahead, 16 * MIB) == ENOSPC);
@@ -301,7 +301,7 @@ static void test_file_size_limit(const char *directory, int64_t bytes) {
         tape_open(&t, directory, 64 * MIB);
         CHECK(evtape_room_make(t.fd, t.base, 0, 4096, EVTAPE_ROOM_LARGE) == 0);
         publish(&t, 24);
-        evtape_ahead *ahead = evtape_ahead_start(t.fd, t.base, t.reserved, 4096, offset_of(&t));
+        evtape_ahead *ahead = evtape_ahead_start(t.fd, t.base, t.reserved, 0, 4096, offset_of(&t));
         CHECK(setrlimit(RLIMIT_FSIZE, &limit) == 0);
         int64_t position = 1000;
         CHECK(fill(&t, ahead, &position, 32 * MIB, 1000) == EFBIG);
@@ -333,11 +333,11 @@ static void test_stop_anywhere(const char *directory) {
     for (int i = 0; i < 100; i++) {
         publish(&t, 24);
         CHECK(ftruncate(t.fd, 4096) == 0);
-        evtape_ahead *ahead = evtape_ahead_start(t.fd, t.base, t.reserved, 4096, offset_of(&t));
+        evtape_ahead *ahead = evtape_ahead_start(t.fd, t.base, t.reserved, 0, 4096, offset_of(&t));
         int64_t position = 1024;
         /* 0: untouched, 1: small and without a thread, 2: the thread just born, 3: at work or
          * asleep */
-        static const int64_t until[] = {0, MIB, 5 * MIB, 40 * MIB};
+        static const int64_t until[] = {0, MIB, 3 * MIB, 40 * MIB};
         CHECK(fill(&t, ahead, &position, until[i % 4], 1024) == 0);
         for (int k = 0; k < i % 3; k++)
             evtape_ahead_kick(ahead);
@@ -369,7 +369,7 @@ static void test_waiters(const char *directory) {
         tape_open(&t, directory, 256 * MIB);
         CHECK(evtape_room_make(t.fd, t.base, 0, 4096, EVTAPE_ROOM_LARGE) == 0);
         publish(&t, 24);
-        evtape_ahead *ahead = evtape_ahead_start(t.fd, t.base, t.reserved, 4096, offset_of(&t));
+        evtape_ahead *ahead = evtape_ahead_start(t.fd, t.base, t.reserved, 0, 4096, offset_of(&t));
         pthread_t threads[4];
         struct waiter waiters[4];
         for (int i = 0; i < 4; i++) {
@@ -393,7 +393,7 @@ static void test_fork(const char *directory) {
     tape_open(&t, directory, 128 * MIB);
     CHECK(evtape_room_make(t.fd, t.base, 0, 4096, EVTAPE_ROOM_LARGE) == 0);
     publish(&t, 24);
-    evtape_ahead *ahead = evtape_ahead_start(t.fd, t.base, t.reserved, 4096, offset_of(&t));
+    evtape_ahead *ahead = evtape_ahead_start(t.fd, t.base, t.reserved, 0, 4096, offset_of(&t));
     int64_t position = 1024;
     for (int i = 1; i <= 16; i++) {
         CHECK(fill(&t, ahead, &position, i * 6 * MIB, 1024) == 0);
@@ -419,7 +419,7 @@ static void test_idle(const char *directory) {
     tape_open(&t, directory, 128 * MIB);
     CHECK(evtape_room_make(t.fd, t.base, 0, 4096, EVTAPE_ROOM_LARGE) == 0);
     publish(&t, 24);
-    evtape_ahead *ahead = evtape_ahead_start(t.fd, t.base, t.reserved, 4096, offset_of(&t));
+    evtape_ahead *ahead = evtape_ahead_start(t.fd, t.base, t.reserved, 0, 4096, offset_of(&t));
     int64_t position = 1024;
     CHECK(fill(&t, ahead, &position, 32 * MIB, 1024) == 0);
     usleep(100000);
@@ -522,7 +522,7 @@ static void job_mapped(struct tape *t, int64_t events, enum job job) {
     }
     publish(t, offset);
     if (job > INLINE) {
-        ahead = evtape_ahead_start(t->fd, t->base, t->reserved, limit, offset_of(t));
+        ahead = evtape_ahead_start(t->fd, t->base, t->reserved, 0, limit, offset_of(t));
         evtape_ahead_mode(ahead, job == AHEAD_SMALL ? EVTAPE_ROOM_SMALL : EVTAPE_ROOM_LARGE,
                           job == AHEAD_WRITE_BACK);
     }
