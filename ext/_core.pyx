@@ -9,6 +9,7 @@ from cpython.buffer cimport (
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
 from cpython.long cimport PyLong_CheckExact
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from cpython.object cimport PyObject
 from libc.stdint cimport INT64_MAX, INT64_MIN, UINT32_MAX, int64_t, uint8_t, uint32_t, uint64_t
 
 import os
@@ -24,6 +25,11 @@ NAME = "native"
 cdef extern from *:
     long long PyLong_AsLongLongAndOverflow(object, int *) except? -1
     object PyMemoryView_FromObject(object)
+    PyObject **PySequence_Fast_ITEMS(object)
+    # As above, of a pointer that nobody counts.
+    bint is_bytes "PyBytes_CheckExact"(PyObject *) noexcept
+    char *bytes_of "PyBytes_AS_STRING"(PyObject *) noexcept
+    Py_ssize_t size_of "PyBytes_GET_SIZE"(PyObject *) noexcept
     Py_buffer *PyMemoryView_GET_BUFFER(object)
 
 cdef extern from "errno.h" nogil:
@@ -57,6 +63,7 @@ cdef extern from "gate.h" nogil:
     bint evtape_gate_try_long(evtape_gate *gate)
     void evtape_gate_leave_long(evtape_gate *gate)
     void evtape_gate_wait(evtape_gate *gate)
+    const bint EVTAPE_GIL
 
 cdef extern from "layout.h" nogil:
     ctypedef struct evtape_header:
@@ -84,7 +91,9 @@ cdef extern from "prefault.h" nogil:
         EVTAPE_ROOM_LARGE
         EVTAPE_ROOM_SMALL
     int evtape_room_make(int fd, void *base, int64_t start, int64_t stop, int populate)
-    evtape_ahead *evtape_ahead_start(int fd, void *base, int64_t reserved, int64_t ready, const int64_t *write_offset)
+    evtape_ahead *evtape_ahead_start(
+        int fd, void *base, int64_t reserved, int64_t first, int64_t ready, const int64_t *write_offset
+    )
     int64_t evtape_ahead_ready(evtape_ahead *ahead)
     int64_t evtape_ahead_limit(evtape_ahead *ahead, int64_t end)
     void evtape_ahead_mode(evtape_ahead *ahead, int populate, int write_back)
@@ -107,7 +116,7 @@ evtape_crc32_init()
 # Below this many bytes a batch is written without releasing the GIL: taking it back from a busy thread may cost
 # milliseconds.
 cdef enum:
-    SHORT_BATCH = 65536
+    SHORT_BATCH = 1048576
     KEEP_BEHIND = 33554432  # bytes behind an iteration that stay in this process's memory
     LOOK_AHEAD = 2097152  # bytes that are brought into the page table at once
 
@@ -188,6 +197,7 @@ cdef _Mapping map_file(int fd, int64_t size, bint writable, str path):
 cdef class Region:
     """A file mapped into memory. `size` bytes of it may be touched; the file is extended under the mapping."""
     cdef readonly str path
+    cdef int64_t first  # bytes of the file when it was mapped
     cdef int64_t known  # bytes of the file that may be touched; with `ahead` there may be more
     cdef int fd
     cdef bint writable
@@ -205,7 +215,7 @@ cdef class Region:
         self.former = []
         self.large = True
         self._map(size)
-        self.known = size
+        self.first = self.known = size
 
     def __dealloc__(self):
         evtape_ahead_stop(self.ahead)
@@ -282,9 +292,11 @@ cdef class Region:
         such thread.
         """
         self._open()
+        cdef uint8_t *base
         if self.ahead == NULL:
+            base = self.mapping.base
             self.ahead = evtape_ahead_start(
-                self.fd, self.mapping.base, self.mapping.length, self.known, <const int64_t *>self.mapping.base
+                self.fd, base, self.mapping.length, self.first, self.known, <const int64_t *>base
             )
             if self.ahead != NULL:
                 self.write_back = write_back
@@ -310,7 +322,7 @@ cdef class Region:
         self._open()
         if size > self.mapping.length:
             self._map(size)
-        self.known = size
+        self.first = self.known = size
 
     @cython.critical_section
     def view(self, int64_t start, int64_t stop, /):
@@ -491,16 +503,62 @@ cdef class Appender:
             PyBuffer_Release(&buffer)
 
     def append_many(self, payloads, timestamps=None, /):
-        """Append a sequence of buffers as one batch, published whole or not at all. Returns the ordinal of the first.
+        """Append a sequence of buffers as one batch, published whole or not at all. Returns their ordinals.
 
         `timestamps` is an int64 array of the same length; without it all events get one reading of the clock.
         """
-        cdef tuple items = tuple(payloads)
+        cdef int64_t first = -1
+        cdef int64_t[::1] given = timestamps
+        cdef const int64_t *stamps = &given[0] if timestamps is not None and given.shape[0] else NULL
+        cdef Py_ssize_t n = len(payloads)
+        if EVTAPE_GIL and isinstance(payloads, (list, tuple)):
+            first = self._append_short(PySequence_Fast_ITEMS(payloads), n, stamps)
+        if first < 0:
+            items = tuple(payloads)  # so that they stay what they are while the GIL is released
+            n = len(items)
+            first = self._append_long(items, stamps)
+        return range(first, first + n)
+
+    cdef int64_t _append_short(self, PyObject **items, Py_ssize_t n, const int64_t *stamps) noexcept:
+        """Write and publish a batch of bytes objects in one pass, without a list of where they are.
+
+        Anything out of the ordinary gives -1, and then nothing was published. The GIL is held throughout, so that the
+        items cannot go away and no other thread waits for long: it is only for short batches.
+        """
+        cdef int64_t timestamp, ordinal = self.count
+        cdef uint8_t *at = self.base + self.offset
+        cdef uint8_t *stop = self.base + min(self.limit, self.offset + SHORT_BATCH)
+        cdef const uint8_t *data
+        cdef Py_ssize_t i, size
+        if n == 0 or not evtape_gate_try(&self.gate):
+            return -1
+        timestamp = self._now()
+        for i in range(n):
+            if not is_bytes(items[i]):
+                return -1
+            data, size = <const uint8_t *>bytes_of(items[i]), size_of(items[i])
+            if stop - at < EVTAPE_ENTRY_SIZE + size:
+                return -1
+            if stamps != NULL:
+                timestamp = stamps[i]
+                if timestamp == 0 and size == 0:
+                    return -1
+            evtape_store_entry(at, timestamp, <uint32_t>size, evtape_copy_crc32(at + EVTAPE_ENTRY_SIZE, data, size))
+            at += EVTAPE_ENTRY_SIZE + size
+        if self.mapping.faults() != 0:
+            return -1
+        self.last_timestamp = timestamp
+        self.offset = at - self.base
+        self.count = ordinal + n
+        evtape_publish(self.base, self.offset, self.count)
+        evtape_gate_leave(&self.gate)
+        return ordinal
+
+    cdef int64_t _append_long(self, tuple items, const int64_t *stamps) except -1:
         cdef Py_ssize_t n = len(items), i, held = 0
         cdef int64_t total = 0
         cdef Payload *rows = <Payload *>PyMem_Malloc(max(n, 1) * sizeof(Payload))
         cdef Py_buffer *buffers = NULL
-        cdef int64_t[::1] stamps = timestamps
         if rows == NULL:
             raise MemoryError()
         try:
@@ -520,10 +578,10 @@ cdef class Appender:
                     held += 1
                 if rows[i].size > <Py_ssize_t>0xFFFFFFFF:
                     raise errors.payload_too_large(self.region.path, rows[i].size, f" {i}")
-                if timestamps is not None and rows[i].size == 0 and stamps[i] == 0:
+                if stamps != NULL and rows[i].size == 0 and stamps[i] == 0:
                     raise errors.zero_event(self.region.path, f" {i}")
                 total += EVTAPE_ENTRY_SIZE + rows[i].size
-            return self._batch(rows, NULL, 0, n, total, NULL if timestamps is None or n == 0 else &stamps[0])
+            return self._batch(rows, NULL, 0, n, total, stamps)
         finally:
             for i in range(held):
                 PyBuffer_Release(&buffers[i])
@@ -533,12 +591,12 @@ cdef class Appender:
     def append_rows(self, rows, timestamps=None, /):
         """Append each row of a 2-D array of bytes, shape (events, size), rows contiguous, as one batch.
 
-        Returns the first ordinal.
+        Returns their ordinals.
         """
         cdef Py_buffer buffer
         cdef int64_t[::1] stamps = timestamps
         cdef Py_ssize_t n, size, i
-        cdef int64_t total
+        cdef int64_t total, first
         PyObject_GetBuffer(rows, &buffer, PyBUF_STRIDES)
         try:
             n, size = buffer.shape[0], buffer.shape[1]
@@ -549,7 +607,8 @@ cdef class Appender:
                     if stamps[i] == 0:
                         raise errors.zero_event(self.region.path, f" {i}")
             total = n * (EVTAPE_ENTRY_SIZE + size)
-            return self._batch(NULL, &buffer, size, n, total, NULL if timestamps is None or n == 0 else &stamps[0])
+            first = self._batch(NULL, &buffer, size, n, total, NULL if timestamps is None or n == 0 else &stamps[0])
+            return range(first, first + n)
         finally:
             PyBuffer_Release(&buffer)
 
@@ -765,7 +824,9 @@ cdef class Event:
         self.checksum = crc32(data) if checksum is None else bounded("checksum", checksum, 0, UINT32_MAX)
 
     def __iter__(self):
-        return iter((self.timestamp, self.data))
+        cdef _Fields fields = _Fields.__new__(_Fields)
+        fields.event = self
+        return fields
 
     def __len__(self):
         return 2
@@ -790,6 +851,27 @@ cdef class Event:
     def __reduce__(self):
         from ._pickle import restore_event
         return restore_event, (self.timestamp, bytes(self.data), self.ordinal, self.offset, self.checksum)
+
+
+@cython.final
+@cython.no_gc
+@cython.freelist(16)
+cdef class _Fields:
+    """What unpacking an Event iterates over. A tuple and its iterator would take twice as long."""
+    cdef Event event
+    cdef int given
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        self.given += 1
+        if self.given == 1:
+            return self.event.timestamp
+        if self.given == 2:
+            return self.event.data
+        self.given = 2
+        raise StopIteration
 
 
 @cython.final

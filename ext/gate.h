@@ -39,9 +39,11 @@ static inline void evtape_gate_leave_long(evtape_gate *gate) {
 }
 
 #ifdef Py_GIL_DISABLED
+#define EVTAPE_GIL 0
 #define evtape_gate_try evtape_gate_try_long
 #define evtape_gate_leave evtape_gate_leave_long
 #else
+#define EVTAPE_GIL 1
 static inline int evtape_gate_try(evtape_gate *gate) {
     return atomic_load_explicit(&gate->closed, memory_order_relaxed) == 0;
 }

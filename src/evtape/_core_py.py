@@ -321,8 +321,8 @@ class Appender:
             raise errors.payload_too_large(self._region.path, size)
         return timestamp  # type: ignore[no-any-return]
 
-    def append_many(self, payloads: Sequence[Any], timestamps: Any = None, /) -> int:
-        """Append a sequence of buffers as one batch, published whole or not at all. Returns the ordinal of the first.
+    def append_many(self, payloads: Sequence[Any], timestamps: Any = None, /) -> range:
+        """Append a sequence of buffers as one batch, published whole or not at all. Returns their ordinals.
 
         `timestamps` is an int64 array of the same length; without it all events get one reading of the clock.
         """
@@ -337,10 +337,10 @@ class Appender:
             items.append(data)
         return self._batch(items, timestamps)
 
-    def append_rows(self, rows: Any, timestamps: Any = None, /) -> int:
+    def append_rows(self, rows: Any, timestamps: Any = None, /) -> range:
         """Append each row of a 2-D array of bytes, shape (events, size), rows contiguous, as one batch.
 
-        Returns the first ordinal.
+        Returns their ordinals.
         """
         path = self._region.path
         events, size = rows.shape
@@ -352,7 +352,7 @@ class Appender:
                     raise errors.zero_event(path, f" {i}")
         return self._batch([row.data for row in rows] if size else [b""] * events, timestamps)
 
-    def _batch(self, items: list[Any], timestamps: Any) -> int:
+    def _batch(self, items: list[Any], timestamps: Any) -> range:
         """Write the entries and publish them with one store."""
         total = sum(map(len, items)) + ENTRY_SIZE * len(items)
         with self._lock:
@@ -372,7 +372,7 @@ class Appender:
             if items:
                 self.last_timestamp = timestamp
                 self._publish(at, ordinal + len(items))
-            return ordinal
+            return range(ordinal, ordinal + len(items))
 
     def position(self) -> tuple[int, int, int]:
         """(WriteOffset, EventCount, timestamp of the last event) of one moment."""
