@@ -93,12 +93,14 @@ def build_c(may_build: bool) -> Program:
     if not is_fresh(output, [*sources("limits.c", "*.h"), *native_crc]):
         require(may_build)
         base = [compiler, "-O3", "-march=native", "-o", str(output)]
+        own = [*base, "-DBENCH_CRC_EVTAPE", f"-I{EXT}", "limits.c", str(EXT / "crc32.c"), "-lz"]
         attempts = [
-            [*base, "-DBENCH_CRC_EVTAPE", f"-I{EXT}", "limits.c", str(EXT / "crc32.c"), "-lz"],
+            [*own, "-DBENCH_CRC_ISAL", "-lisal"],
+            own,
             [*base, "-DBENCH_CRC_LIBDEFLATE", "limits.c", "-ldeflate", "-lz"],
             [*base, "limits.c", "-lz"],
         ]
-        try_in_turn(attempts if native_crc else attempts[1:])
+        try_in_turn(attempts if native_crc else attempts[2:])
     return Program([str(output)], version=version)
 
 

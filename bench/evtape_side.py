@@ -1,6 +1,7 @@
 """evtape as a contender. `EVTAPE_BACKEND` in the environment chooses the core, and the report says which one ran.
 
 prepared         capacity made and populated before the clock, one `append` per event
+call             the same loop, calling a function that does nothing
 many, array      as prepared, `append_many` and `append_array` with --batch events
 whole            create, append, close; whole-capacity is told the size
 append           the loop of `whole` alone
@@ -38,6 +39,20 @@ def append_each(tape: evtape.Writer, job: Job) -> None:
 def run_prepared(job: Job) -> int:
     with create(job, capacity=True) as tape:
         return timed(lambda: append_each(tape, job))
+
+
+def run_call(job: Job) -> int:
+    """What the loop and a call into C cost: `callable` takes one argument and looks at its type."""
+    nothing = callable
+
+    def action() -> None:
+        for payloads in passes(job.payloads, job.events):
+            for data in payloads:
+                nothing(data)
+
+    elapsed = timed(action)
+    job.path.touch()
+    return elapsed
 
 
 def run_append(job: Job) -> int:
@@ -179,6 +194,7 @@ def run_tail(job: Job) -> int:
 MODES: dict[str, Run] = {
     "prepared": run_prepared,
     "append": run_append,
+    "call": run_call,
     "whole": run_whole,
     "whole-capacity": run_whole,
     "many": run_many,

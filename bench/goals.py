@@ -35,6 +35,8 @@ GOALS = (
     Goal("per-call append, prepared, 10,000: against Go", "prepared", "evtape", "go-mapped", 1.25),
     Goal("append_many, prepared: against a C batch loop, same CRC", "prepared", "evtape-many", "c-batch", 0.85),
     Goal("append_array, prepared: against a C batch loop, same CRC", "prepared", "evtape-array", "c-array", 0.95),
+    Goal("CRC-32 of 1 KB: against ISA-L", "checksum", "crc-best", "crc-isal", 0.9),
+    Goal("CRC-32 of 1 KB: against stock zlib", "checksum", "crc-best", "crc-zlib", 5),
     Goal("whole job, 10,000: against naive Go mapping", "whole", "evtape", "go-mapped", 3.5),
     Goal("whole job, 10,000: against naive Zig mapping", "whole", "evtape", "zig-mapped", 3.5),
     Goal("whole job, 10,000: against C, 1 MiB buffer and write()", "whole", "evtape", "c-buffer", 1.1),
@@ -56,7 +58,9 @@ GOALS = (
     Goal("iterate, CRC checked: against py-lmdb's cursor", "iterate", "evtape-iterate", "lmdb-iterate", 3),
     Goal("read all timestamps: against a C walk", "read", "evtape-timestamps", "c-walk", 0.8),
     Goal("latency of a cold append, p99.9: against naive mapping", "latency", "evtape", "c-naive", 5, "p99.9"),
-    Goal("pure core, prepared: against struct + mmap + zlib by hand", "prepared", "evtape-pure", "python-mapped", 1.0),
+    Goal("pure core, append: against a loop by hand", "prepared", "evtape-pure", "python-mapped", 1.0),
+    Goal("pure core, append: against a method by hand", "prepared", "evtape-pure", "python-method", 1.0),
+    Goal("pure core, append_many: against a loop by hand", "prepared", "evtape-pure-many", "python-mapped", 1.0),
 )
 FLATNESS_TARGET = 1.15
 

@@ -21,8 +21,11 @@ from bench.experiment import (
     GO_MAPPED,
     GO_WHOLE,
     PURE_CALL,
+    PURE_MANY,
     PURE_WHOLE,
+    PYTHON_CALL,
     PYTHON_MAPPED,
+    PYTHON_METHOD,
     ZIG_MAPPED,
     ZIG_WHOLE,
     Contender,
@@ -33,6 +36,10 @@ MILLION = 1_000_000
 SIZES = (16, 64, 256, 1024, 4096, 16_384, 65_536, 262_144, 1 << 20)
 SIZES_BYTES = 256 << 20
 SIZES_EVENTS_MAX = 200_000
+CHECKSUMS = tuple(
+    Contender(f"crc-{kind}", label, "c", "crc", ("--crc", kind))
+    for kind, label in (("best", "evtape's"), ("isal", "ISA-L's crc32_gzip_refl"), ("zlib", "stock zlib's"))
+)
 METHODS = {"standard": "standard sequential", "buffered": "buffered sequential", "channel": "channel synchronized"}
 
 
@@ -58,13 +65,15 @@ def article() -> list[Experiment]:
 
 def goals(quick: bool) -> list[Experiment]:
     prepared = (EVTAPE_CALL, ZIG_MAPPED, GO_MAPPED, C_CALL, EVTAPE_MANY, C_BATCH, EVTAPE_ARRAY, C_ARRAY)
-    limits = (C_PLAIN, C_ZLIB, PURE_CALL, PYTHON_MAPPED)
-    whole = (EVTAPE_WHOLE, EVTAPE_SIZED, ZIG_WHOLE, GO_WHOLE, C_NAIVE, C_BUFFER)
+    limits = (C_PLAIN, C_ZLIB, PURE_CALL, PURE_MANY, PYTHON_MAPPED, PYTHON_METHOD, PYTHON_CALL)
+    appended = replace(EVTAPE_APPEND, key="evtape-append", label="evtape, the appends of it alone")
+    whole = (EVTAPE_WHOLE, appended, EVTAPE_SIZED, ZIG_WHOLE, GO_WHOLE, C_NAIVE, C_BUFFER)
     small = (EVTAPE_CALL, C_CALL, EVTAPE_MANY, C_BATCH, EVTAPE_ARRAY, C_ARRAY)
     found = [
         Experiment("prepared", "goals", "Append alone, room prepared", prepared + limits),
         Experiment("whole", "goals", "Whole job", whole),
         Experiment("small", "goals", "64-byte events, room prepared", small, events=100_000, size=64),
+        Experiment("checksum", "goals", "CRC-32 alone", CHECKSUMS),
         *reading(quick),
     ]
     if not quick:

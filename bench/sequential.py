@@ -25,6 +25,7 @@ PRODUCERS = 4
 BUFFER_BYTES = 1 << 20
 HEADER = struct.Struct("<qqq")
 ENTRY = struct.Struct("<qII")
+END = struct.Struct("<qq")
 
 
 def open_new(job: Job) -> int:
@@ -95,7 +96,7 @@ def run_sequential(job: Job) -> int:
 
 def append_mapped(region: mmap.mmap, job: Job) -> None:
     """The loop that a Python programmer writes from the article: pack_into for the header and the entry, a slice."""
-    put_entry, put_end = ENTRY.pack_into, struct.Struct("<qq").pack_into
+    put_entry, put_end = ENTRY.pack_into, END.pack_into
     clock, crc32, size = time.time_ns, zlib.crc32, job.size
     at, count = HEADER_SIZE, 0
     for payloads in passes(job.payloads, job.events):
@@ -108,17 +109,42 @@ def append_mapped(region: mmap.mmap, job: Job) -> None:
             put_end(region, 0, at, count)
 
 
+class Mapped:
+    """The same as something that a program can use: a method, which threads may call."""
+
+    def __init__(self, region: mmap.mmap) -> None:
+        self.region, self.at, self.count, self.lock = region, HEADER_SIZE, 0, threading.Lock()
+
+    def append(self, data: bytes) -> int:
+        size = len(data)
+        with self.lock:
+            at, start = self.at, self.at + ENTRY_SIZE
+            ENTRY.pack_into(self.region, at, time.time_ns(), size, zlib.crc32(data))
+            self.region[start : start + size] = data
+            self.at = start + size
+            self.count += 1
+            END.pack_into(self.region, 0, self.at, self.count)
+            return self.count
+
+
+def append_method(region: mmap.mmap, job: Job) -> None:
+    append = Mapped(region).append
+    for payloads in passes(job.payloads, job.events):
+        for data in payloads:
+            append(data)
+
+
 def run_mapped(job: Job) -> int:
     created = time.perf_counter_ns()
     fd, size = open_new(job), stream_bytes(job.events, job.size)
     os.ftruncate(fd, size)
     region = mmap.mmap(fd, size)
     HEADER.pack_into(region, 0, HEADER_SIZE, 0, time.time_ns())
-    if job.mode == "prepared":
+    if job.mode in ("prepared", "method"):
         for at in range(mmap.PAGESIZE, size, mmap.PAGESIZE):
             region[at] = 0
     start = time.perf_counter_ns()
-    append_mapped(region, job)
+    (append_method if job.mode == "method" else append_mapped)(region, job)
     end = time.perf_counter_ns()
     region.close()
     os.ftruncate(fd, size)
@@ -132,7 +158,7 @@ MODES: dict[str, Run] = {
         for method in ("standard", "buffered", "channel")
         for suffix in ("", "-whole")
     },
-    **dict.fromkeys(("prepared", "cold", "whole"), run_mapped),
+    **dict.fromkeys(("prepared", "method", "cold", "whole"), run_mapped),
 }
 
 if __name__ == "__main__":

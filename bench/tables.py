@@ -93,6 +93,33 @@ def experiment_table(experiment: dict[str, Any]) -> str:
     return table(head, rows, left=2)
 
 
+# One append taken apart: (what, rows whose values are added, rows whose values are subtracted).
+Share = tuple[str, tuple[str, ...], tuple[str, ...]]
+WARM: tuple[Share, ...] = (
+    ("the loop in Python and a call into C", ("python-call",), ()),
+    ("copy the payload and its CRC-32 (C, rows in batches)", ("c-array",), ()),
+    ("read the clock, store the entry's header, publish (C per event, less the line above)", ("c",), ("c-array",)),
+    ("look at the arguments, the gate and the room; make the ordinal", ("evtape",), ("c", "python-call")),
+    ("**one `append`, room prepared**", ("evtape",), ()),
+)
+COLD: tuple[Share, ...] = (
+    ("appends of the whole job, which make their room", ("evtape-append",), ()),
+    ("create, cut, close", ("evtape",), ("evtape-append",)),
+    ("**one event of the whole job**", ("evtape",), ()),
+)
+
+
+def budget_table(data: dict[str, Any], experiment: str, shares: tuple[Share, ...]) -> str:
+    """Where the nanoseconds of one event go: differences between rows of the same repetition."""
+    rows = []
+    for text, plus, minus in shares:
+        columns = [row_of(data, experiment, key)["values"] for key in (*plus, *minus)]
+        signs = [1] * len(plus) + [-1] * len(minus)
+        found = spread([sum(s * v for s, v in zip(signs, turn, strict=True)) for turn in zip(*columns, strict=False)])
+        rows.append([text, with_spread(found, 1)])
+    return table(["what", "ns per event, median (min-max)"], rows)
+
+
 def latency_table(experiment: dict[str, Any]) -> str:
     names = ("p50", "p90", "p99", "p99.9", "max")
     rows = []
@@ -115,6 +142,9 @@ def whole_report(data: dict[str, Any]) -> str:
     """Everything that was measured, for bench/results/<name>.md."""
     parts = [f"# Benchmark: {data['name']}", machine_line(data) + ".", "## Goals", goals_table(data)]
     parts += ["## The article's table", article_table(data)]
+    for title, name, shares in (("One append", "prepared", WARM), ("One event of a whole job", "whole", COLD)):
+        if name in data["experiments"]:
+            parts += [f"## {title}, taken apart", budget_table(data, name, shares)]
     for name, experiment in data["experiments"].items():
         count, size = f"{experiment['events']:,}", f"{experiment['size']:,}"
         parts.append(

@@ -7,6 +7,7 @@ programs in other languages make the same bytes, so that a stream can be checked
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import statistics
@@ -28,6 +29,7 @@ def distinct_count(size: int) -> int:
     return min(DISTINCT_MAX, max(1, SOURCE_BYTES_MAX // size))
 
 
+@functools.cache
 def payload_rows(size: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """All payloads as the rows of one array."""
     count = distinct_count(size)

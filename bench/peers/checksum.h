@@ -1,5 +1,6 @@
-/* The CRC of the C contenders, chosen by --crc: "none" (the limit of memory), "zlib" (stock) and "best": the project's own
- * ext/crc32.c where the builder found it, otherwise libdeflate's, otherwise zlib's. The report says which one ran. */
+/* The CRC of the C contenders, chosen by --crc: "none" (the limit of memory), "zlib" (stock), "isal" (mode crc only) and
+ * "best": the project's own ext/crc32.c where the builder found it, otherwise libdeflate's, otherwise zlib's. The report says
+ * which one ran. */
 #ifndef BENCH_CHECKSUM_H
 #define BENCH_CHECKSUM_H
 
@@ -18,7 +19,11 @@
 #define BEST_CRC "zlib"
 #endif
 
-enum crc_kind { CRC_NONE, CRC_ZLIB, CRC_BEST };
+#if defined(BENCH_CRC_ISAL)
+#include <isa-l/crc.h>
+#endif
+
+enum crc_kind { CRC_NONE, CRC_ZLIB, CRC_BEST, CRC_ISAL };
 
 static enum crc_kind crc_parse(const char *name)
 {
@@ -30,13 +35,22 @@ static enum crc_kind crc_parse(const char *name)
 #endif
         return CRC_BEST;
     }
-    fprintf(stderr, "--crc is none, zlib or best\n");
+    if (!strcmp(name, "isal")) {
+#if defined(BENCH_CRC_ISAL)
+        return CRC_ISAL;
+#else
+        fprintf(stderr, "built without ISA-L\n");
+        exit(2);
+#endif
+    }
+    fprintf(stderr, "--crc is none, zlib, best or isal\n");
     exit(2);
 }
 
 static const char *crc_name(enum crc_kind kind)
 {
-    return kind == CRC_NONE ? "none" : kind == CRC_ZLIB ? "zlib" : BEST_CRC;
+    static const char *const names[] = {"none", "zlib", BEST_CRC, "ISA-L"};
+    return names[kind];
 }
 
 static inline uint32_t crc_best(const uint8_t *data, size_t size)
@@ -48,6 +62,15 @@ static inline uint32_t crc_best(const uint8_t *data, size_t size)
 #else
     return (uint32_t)crc32_z(0, data, size);
 #endif
+}
+
+/* The checksum alone. ISA-L's table of functions is chosen inside the library, as ours is. */
+static inline uint32_t crc_of(enum crc_kind kind, const uint8_t *data, size_t size)
+{
+#if defined(BENCH_CRC_ISAL)
+    if (kind == CRC_ISAL) return crc32_gzip_refl(0, data, size);
+#endif
+    return kind == CRC_ZLIB ? (uint32_t)crc32_z(0, data, size) : crc_best(data, size);
 }
 
 /* Copy the payload and return its checksum. `kind` is a constant at every call, so each loop is specialised. */

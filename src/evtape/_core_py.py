@@ -14,6 +14,7 @@ import sys
 import threading
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from time import time_ns
 from typing import Any, Final, final
 
@@ -31,6 +32,7 @@ _CHUNK = 1 << 20
 _MADV_POPULATE_WRITE = 23  # Linux 5.14
 _PACK_ENTRY = ENTRY.pack_into
 _CRC32 = zlib.crc32
+_TOGETHER = 256  # entries of a batch that are put together before they are stored
 
 
 def crc32(data: Any, value: int = 0, /) -> int:
@@ -326,16 +328,24 @@ class Appender:
 
         `timestamps` is an int64 array of the same length; without it all events get one reading of the clock.
         """
+        items: Sequence[Any] = tuple(payloads)
+        sizes = list(map(len, items)) if set(map(type, items)) == {bytes} else [0]
+        if 0 in sizes or max(sizes) > SIZE_MAX:  # else there is nothing to look at one by one
+            items = self._checked_items(items, timestamps)
+            sizes = list(map(len, items))
+        return self._batch(items, sizes, timestamps)
+
+    def _checked_items(self, payloads: Sequence[Any], timestamps: Any) -> list[Any]:
         path = self._region.path
         items = []
-        for i, item in enumerate(tuple(payloads)):
+        for i, item in enumerate(payloads):
             data = item if type(item) is bytes else _payload(item, path, f" {i}")
             if len(data) > SIZE_MAX:
                 raise errors.payload_too_large(path, len(data), f" {i}")
             if timestamps is not None and len(data) == 0 and timestamps[i] == 0:
                 raise errors.zero_event(path, f" {i}")
             items.append(data)
-        return self._batch(items, timestamps)
+        return items
 
     def append_rows(self, rows: Any, timestamps: Any = None, /) -> range:
         """Append each row of a 2-D array of bytes, shape (events, size), rows contiguous, as one batch.
@@ -350,27 +360,27 @@ class Appender:
             for i in range(events):
                 if timestamps[i] == 0:
                     raise errors.zero_event(path, f" {i}")
-        return self._batch([row.data for row in rows] if size else [b""] * events, timestamps)
+        return self._batch([row.data for row in rows] if size else [b""] * events, [size] * events, timestamps)
 
-    def _batch(self, items: list[Any], timestamps: Any) -> range:
+    def _batch(self, items: Sequence[Any], sizes: list[int], timestamps: Any) -> range:
         """Write the entries and publish them with one store."""
-        total = sum(map(len, items)) + ENTRY_SIZE * len(items)
+        total = sum(sizes) + ENTRY_SIZE * len(items)
         with self._lock:
             self._make_room(total)
-            timestamp = max(time_ns(), self.last_timestamp)
-            stamps = [timestamp] * len(items) if timestamps is None else timestamps.tolist()
+            now = max(time_ns(), self.last_timestamp)
+            stamps = [now] * len(items) if timestamps is None else timestamps.tolist()
             at = self.offset
             mapping = self._region._mapping
-            for timestamp, data in zip(stamps, items, strict=True):
-                start = at + ENTRY_SIZE
-                size = len(data)
-                end = start + size
-                mapping[start:end] = data
-                _PACK_ENTRY(mapping, at, timestamp, size, _CRC32(data))
-                at = end
+            for i in range(0, len(items), _TOGETHER):
+                j = i + _TOGETHER
+                part = items[i:j]
+                headers = map(ENTRY.pack, stamps[i:j], sizes[i:j], map(_CRC32, part))
+                entries = b"".join(chain.from_iterable(zip(headers, part, strict=True)))
+                mapping[at : at + len(entries)] = entries
+                at += len(entries)
             ordinal = self.count
             if items:
-                self.last_timestamp = timestamp
+                self.last_timestamp = stamps[-1]
                 self._publish(at, ordinal + len(items))
             return range(ordinal, ordinal + len(items))
 

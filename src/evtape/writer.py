@@ -369,7 +369,7 @@ def _rows_of_bytes(values: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.
     rows = values if values.ndim == 2 else values.reshape(events, -1)
     if rows.strides[1] != rows.itemsize:
         rows = np.ascontiguousarray(rows)
-    return rows.view(np.uint8)
+    return rows if rows.itemsize == 1 else rows.view(np.uint8)
 
 
 def _round_up(value: int, step: int) -> int:

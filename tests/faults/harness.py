@@ -139,6 +139,7 @@ def _memory() -> str | None:
 # -------------------------------------------------------------------------------------------- cores
 
 _loaded: dict[str, ModuleType] = {}
+MODULES = ("walk", "recovery", "opening", "writer", "reader", "index", "errors", "_backend", "sidecar", "guard")
 
 
 def load(core: str) -> ModuleType:
@@ -158,7 +159,7 @@ def load(core: str) -> ModuleType:
     os.environ["EVTAPE_BACKEND"] = core
     try:
         package = importlib.import_module("evtape")
-        for name in ("walk", "recovery", "writer", "reader", "index", "errors", "_backend", "sidecar", "guard"):
+        for name in MODULES:
             importlib.import_module(f"evtape.{name}")
         # `walk` is a function of the package as well as a module: modules are reached through this table only.
         package.modules = {n: m for n, m in sys.modules.items() if n.partition(".")[0] == "evtape"}  # type: ignore[attr-defined]

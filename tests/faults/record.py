@@ -177,7 +177,7 @@ def recording(package: Any, recorder: Recorder) -> Iterator[Recorder]:
             real.Appender._publish = publish
 
 
-WATCHED = tuple(f"evtape.{name}" for name in ("writer", "recovery", "reader", "index", "walk", "slices"))
+WATCHED = tuple(f"evtape.{name}" for name in ("opening", "writer", "recovery", "reader", "index", "walk", "slices"))
 CALLS = ("fsync", "fdatasync", "ftruncate", "link", "replace", "rename")
 
 
