@@ -31,7 +31,9 @@ class Experiment:
     """`inner` repetitions inside a process give one value, their median; `warmup` ones before them are thrown away.
 
     Short jobs have both, so that no contender is charged for a cold processor, a lazy import or an interpreter's first
-    turn; long jobs have neither, because the first event is then one in a million.
+    turn. Long jobs need a warm-up for another reason: a virtual machine may have returned its free memory to the host,
+    and getting it back was seen to take ten times as long as the job. After some hundred megabytes every contender
+    finds the memory that it has just freed itself.
     """
 
     name: str
@@ -41,7 +43,7 @@ class Experiment:
     events: int = 10_000
     size: int = 1024
     inner: int = 15
-    warmup: int = 3
+    warmup: int = 30
     live: bool = False  # two processes: a tailer and a feeder
     extra: tuple[str, ...] = field(default=())
 

@@ -78,7 +78,7 @@ def goals(quick: bool) -> list[Experiment]:
     ]
     if not quick:
         title = "Whole job, a million events"
-        found.append(Experiment("whole-million", "goals", title, whole, MILLION, inner=1, warmup=0))
+        found.append(Experiment("whole-million", "goals", title, whole, MILLION, inner=3, warmup=2))
     return found
 
 
@@ -110,7 +110,7 @@ def peers(quick: bool) -> list[Experiment]:
     rows += with_and_without("h5py", "h5py, chunked, batches of 1,000")
     events = 10_000 if quick else 100_000
     found = [
-        Experiment("peers", "peers", "Whole job against other packages", tuple(rows), events=events, inner=1, warmup=1)
+        Experiment("peers", "peers", "Whole job against other packages", tuple(rows), events=events, inner=5, warmup=8)
     ]
     if not quick:
         found += chronicle()
@@ -169,7 +169,7 @@ def latency(quick: bool) -> list[Experiment]:
     )
     events = 100_000 if quick else MILLION
     title = "Latency of each append to a cold stream"
-    return [Experiment("latency", "latency", title, rows, events=events, inner=1, warmup=0)]
+    return [Experiment("latency", "latency", title, rows, events=events, inner=1, warmup=1)]
 
 
 def sizes() -> list[Experiment]:
@@ -178,7 +178,7 @@ def sizes() -> list[Experiment]:
         events = max(200, min(SIZES_EVENTS_MAX, SIZES_BYTES // size))
         rows = (EVTAPE_CALL, C_CALL, replace(EVTAPE_WHOLE, key="evtape-whole", label="evtape, whole job"), C_BUFFER)
         found.append(
-            Experiment(f"size-{size}", "sizes", f"Events of {size:,} bytes", rows, events, size, inner=1, warmup=1)
+            Experiment(f"size-{size}", "sizes", f"Events of {size:,} bytes", rows, events, size, inner=3, warmup=2)
         )
     return found
 
@@ -193,8 +193,8 @@ def growth() -> list[Experiment]:
 
 
 def growth_rows(power: int) -> list[Contender]:
-    """Short streams are repeated inside the process, as everywhere; long ones are their own warm-up."""
-    inner, warmup = (5, 2) if power < 6 else (1, 0)
+    """Short streams are repeated inside the process, as everywhere; the longest only once after its warm-up."""
+    inner, warmup = {4: (5, 30), 5: (5, 8), 6: (3, 2), 7: (1, 1)}[power]
     ways = (
         ("append", "append alone", EVTAPE_APPEND),
         ("whole", "whole job", EVTAPE_WHOLE),
@@ -223,7 +223,7 @@ def json_lines(quick: bool) -> list[Experiment]:
     )
     events = 20_000 if quick else 200_000
     return [
-        Experiment("json", "json", "JSON lines against binary: a trade per event", rows, events, 32, inner=1, warmup=1)
+        Experiment("json", "json", "JSON lines against binary: a trade per event", rows, events, 32, inner=3, warmup=2)
     ]
 
 
