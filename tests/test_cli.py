@@ -516,6 +516,16 @@ def test_verify_several(cli: Cli, tmp_path: Path) -> None:
     assert len(done.stderr.splitlines()) == 2
 
 
+def test_recover_salvages_only_into_another_stream(cli: Cli, tmp_path: Path) -> None:
+    path, out = tmp_path / "t.tape", tmp_path / "o.tape"
+    path.write_bytes((DATA / "bitflip-middle.tape").read_bytes())
+    one_line(cli.quick("recover", path, "--salvage", code=2).stderr, "--salvage", "--output")
+    done = cli.quick("recover", path, "--salvage", "--output", out, code=1)
+    assert b"from behind the damage, in 1 run from event" in done.stdout
+    assert b"o.tape.salvage.json" in done.stdout
+    assert cli.quick("verify", out).returncode == 0
+
+
 def test_recover_never_overwrites(cli: Cli, tmp_path: Path) -> None:
     path = Path(shutil.copy(DATA / "bitflip-middle.tape", tmp_path / "a.tape"))
     before = path.read_bytes()
@@ -617,3 +627,10 @@ def test_pictures() -> None:
     durations = [_show.duration_text(ns) for ns in (5, 1500, 61e9, 90061e9)]
     assert durations == ["5 ns", "1.5 µs", "00:01:01", "1 d 01:01:01"]
     assert [_show.count_text(count) for count in (5, 1500, 2e9)] == ["5", "1.5 k", "2 G"]
+
+
+def test_a_damaged_header_over_valid_events_is_damage(cli: Cli, tmp_path: Path) -> None:
+    path = tmp_path / "t.tape"
+    path.write_bytes((DATA / "offset-negative.tape").read_bytes())
+    one_line(cli("append", path, stdin=b"more\n", code=1).stderr, "WriteOffset", "evtape recover")
+    one_line(cli("record", path, "--", "true", code=1).stderr, "WriteOffset", "evtape recover")

@@ -30,6 +30,7 @@ from .errors import (
 from .mapped import MappedFile
 from .reader import Reader, Tape
 from .recovery import recover
+from .salvage import Salvaged
 from .slices import Slice
 from .walk import Problem, Report, verify
 from .writer import Durability, Options, Writer, open_writer
@@ -51,6 +52,7 @@ __all__ = [
     "Reader",
     "RecoveryWarning",
     "Report",
+    "Salvaged",
     "Slice",
     "Tape",
     "TruncatedError",

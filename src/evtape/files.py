@@ -16,6 +16,7 @@ from .errors import FormatError
 BINARY = getattr(os, "O_BINARY", 0)  # a flag of Windows; elsewhere there is no other mode
 READ = os.O_RDONLY | BINARY
 WRITE = os.O_RDWR | BINARY
+_COPY = 1 << 20  # bytes copied at a time
 
 
 def require_regular(path: str) -> os.stat_result:
@@ -85,6 +86,17 @@ def write_all(fd: int, data: bytes | memoryview) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]
+
+
+def copy_bytes(source: int, target: int, start: int, stop: int) -> None:
+    """Append the bytes [start, stop) of ``source`` to ``target``; OSError where ``source`` is shorter meanwhile."""
+    os.lseek(source, start, os.SEEK_SET)
+    while start < stop:
+        part = os.read(source, min(_COPY, stop - start))
+        if not part:
+            raise OSError(errno.EIO, f"the file ends at byte {start}, {stop - start} bytes short")
+        write_all(target, part)
+        start += len(part)
 
 
 def exists(path: str) -> FileExistsError:

@@ -11,19 +11,15 @@ import dataclasses
 import os
 import warnings
 
-import numpy as np
-
 from . import sidecar
 from ._backend import core
-from ._format import ENTRY_SIZE, FIRST_OFFSET, HEADER
+from ._format import FIRST_OFFSET, HEADER
 from .errors import CorruptError, FormatError, RecoveryWarning
-from .files import READ, WRITE, NewFile, require_regular, write_all
+from .files import READ, WRITE, NewFile, copy_bytes, require_regular, write_all
 from .lock import WriterLock
+from .salvage import write_salvaged
+from .search import Search
 from .walk import Progress, Report, walk
-
-_COPY = 1 << 20  # bytes copied at a time
-_CANDIDATES = 1 << 20  # places of a tail that are tried as the beginning of an event before the answer is "perhaps"
-_DAY = 86400 * 10**9
 
 
 def recover(
@@ -31,6 +27,7 @@ def recover(
     output: str | os.PathLike[str] | None = None,
     dry_run: bool = False,
     progress: Progress | None = None,
+    salvage: bool = False,
 ) -> Report:
     """Keep the longest valid prefix of a damaged or unclosed stream, and say what was cut. O(file).
 
@@ -38,15 +35,22 @@ def recover(
     prefix is written to that new file and the source stays as it is. ``dry_run`` only reports. Doing it again changes
     nothing.
 
-    Raises FormatError when the file is no stream, LockedError while a writer has it open, FileExistsError when
-    ``output`` exists.
+    ``salvage`` also takes over intact events from behind the damage, to ``output`` only: how many are missing between
+    them, nothing can tell. ``Report.salvaged`` says which they are, and so does ``<output>.salvage.json``.
+
+    Raises ValueError for ``salvage`` without ``output``, FormatError when the file is no stream, LockedError while a
+    writer has it open, FileExistsError when ``output`` exists.
     """
     name = os.fspath(path)
     require_regular(name)
+    if salvage and (output is None or dry_run):
+        raise ValueError(f"{name}: salvage writes another stream; give output, and not dry_run")
     if output is not None or dry_run:
         fd = os.open(name, READ)
         try:
             report = _require_stream(walk(name, fd, progress))
+            if salvage and report.cut:
+                return write_salvaged(fd, report, os.fspath(output or ""), progress)
             if output is not None and not dry_run:
                 _copy_prefix(fd, report, os.fspath(output))
                 report = dataclasses.replace(report, output=os.fspath(output))
@@ -132,7 +136,9 @@ def _require_stream(report: Report) -> Report:
 
 def _told(report: Report) -> str:
     if not report.lost:
-        return f"{report.path}: EventCount was {report.event_count} and is {report.events} now; no event was lost"
+        saved = f"; events behind WriteOffset are saved in {report.quarantine}" if report.quarantine else ""
+        changed = f"EventCount was {report.event_count} and is {report.events} now"
+        return f"{report.path}: {changed}; no event was lost{saved}"
     saved = f"saved in {report.quarantine}" if report.quarantine else "nothing to save"
     kept = f"kept {report.events} events and cut {report.cut} bytes of a torn tail"
     return f"{report.path}: {kept} ({report.reason}); {saved}"
@@ -144,42 +150,33 @@ def _told(report: Report) -> str:
 def find_intact(fd: int, report: Report) -> int:
     """Offset of an intact event behind the valid prefix, or -1 when all that follows is a torn tail.
 
-    Every place is tried as the beginning of an entry: its size must fit, and its checksum match its payload. An entry
-    without payload has no checksum to speak of, so its timestamp must also lie near those of the stream. A tail with
-    too many candidates counts as intact.
+    A tail in which too much looks like events counts as intact.
     """
-    bound = report.end + report.cut
+    times = (report.start_timestamp, report.first_timestamp or report.start_timestamp, report.last_timestamp)
     region = core.Region(fd, os.fstat(fd).st_size, report.path)
-    tried = 0
     try:
-        for start in range(report.end + 1, bound - ENTRY_SIZE + 1, _COPY):
-            places = _candidates(region, start, min(start + _COPY, bound - ENTRY_SIZE + 1), bound, report)
-            for place, size, checksum in places:
-                tried += 1
-                payload = region.view(place + ENTRY_SIZE, place + ENTRY_SIZE + size)
-                if tried > _CANDIDATES or core.crc32(payload) == checksum:
-                    return place
+        search = Search(region, report.end + report.cut, (min(times[:2]), max(times[0], times[2])))
+        return search.first(report.end + 1)
     finally:
         region.close()
-    return -1
 
 
-def _candidates(region: core.Region, start: int, stop: int, bound: int, report: Report) -> list[tuple[int, int, int]]:
-    """(offset, size, checksum) of each place in [start, stop) where an entry could begin."""
-    raw = np.frombuffer(region.view(start, stop + ENTRY_SIZE - 1), np.uint8)
-    words = np.lib.stride_tricks.sliding_window_view(raw, ENTRY_SIZE)
+def _end_of_saved(fd: int, report: Report) -> int:
+    """Where the bytes end that are saved before they are cut.
 
-    def field(first: int, kind: str) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-        width = np.dtype(kind).itemsize
-        return np.ascontiguousarray(words[:, first : first + width]).view(kind)[:, 0].astype(np.int64)
-
-    timestamps, sizes, checksums = field(0, "<i8"), field(8, "<u4"), field(12, "<u4")
-    at = np.arange(start, stop, dtype=np.int64)
-    low = min(report.start_timestamp, report.first_timestamp or report.start_timestamp) - _DAY
-    high = max(report.start_timestamp, report.last_timestamp) + 365 * _DAY
-    empty = (sizes == 0) & (checksums == 0) & (timestamps != 0) & (timestamps >= low) & (timestamps <= high)
-    keep = ((sizes > 0) | empty) & (sizes <= bound - ENTRY_SIZE - at)
-    return list(zip(at[keep].tolist(), sizes[keep].tolist(), checksums[keep].tolist(), strict=True))
+    They are the published ones. Where EventCount says that there are more events, and intact ones lie behind
+    WriteOffset, it may be WriteOffset that is wrong, so those are saved too.
+    """
+    missing = report.event_count - report.events
+    if report.cut or report.reason != "count" or missing <= 0:
+        return report.end + report.cut
+    region = core.Region(fd, report.size, report.path)
+    try:
+        scanner = core.Scanner(region, report.end)
+        scanner.run(region.size, missing, True)
+        return scanner.zero_offset if scanner.zero_ordinal >= 0 else scanner.offset
+    finally:
+        region.close()
 
 
 # ----------------------------------------------------------------------------------------------- cut
@@ -189,8 +186,9 @@ def _repair(fd: int, report: Report) -> Report:
     """Quarantine what is cut, store the header of the prefix, shorten the file."""
     if report.state == "clean":
         return report
-    if report.cut:
-        report = dataclasses.replace(report, quarantine=_quarantine(fd, report))
+    saved = _end_of_saved(fd, report)
+    if saved > report.end:
+        report = dataclasses.replace(report, quarantine=_quarantine(fd, report, saved))
     if report.state == "damaged":
         region = core.Region(fd, report.size, report.path, True)
         try:
@@ -206,18 +204,18 @@ def _repair(fd: int, report: Report) -> Report:
     return report
 
 
-def _quarantine(fd: int, report: Report) -> str:
-    """Copy the bytes that will be cut into a new file beside the stream and make it durable."""
+def _quarantine(fd: int, report: Report, stop: int) -> str:
+    """Copy the bytes that will be cut, up to ``stop``, into a new file beside the stream and make it durable."""
     target = _free_name(f"{report.path}.quarantine-{report.end}")
     with NewFile(target) as out:
-        _copy(fd, out, report.end, report.end + report.cut)
+        copy_bytes(fd, out, report.end, stop)
     return target
 
 
 def _copy_prefix(fd: int, report: Report, output: str) -> None:
     with NewFile(output) as out:
         write_all(out, HEADER.pack(report.end, report.events, report.start_timestamp))
-        _copy(fd, out, FIRST_OFFSET, report.end)
+        copy_bytes(fd, out, FIRST_OFFSET, report.end)
 
 
 def _free_name(name: str) -> str:
@@ -227,14 +225,3 @@ def _free_name(name: str) -> str:
         number += 1
         candidate = f"{name}.{number}"
     return candidate
-
-
-def _copy(source: int, target: int, start: int, stop: int) -> None:
-    region = core.Region(source, os.fstat(source).st_size, "")
-    try:
-        while start < stop:
-            part = region.view(start, min(start + _COPY, stop))
-            write_all(target, part)
-            start += len(part)
-    finally:
-        region.close()

@@ -16,6 +16,7 @@ from ._backend import core
 from ._format import ENTRY_SIZE, FIRST_OFFSET, HEADER_SIZE, TIME_MAX, TIME_MIN
 from .files import READ, require_regular
 from .index import KEEP, pass_of
+from .salvage import Salvaged
 
 PROBLEMS_LISTED = 100  # further ones are counted; a lost disk must not fill the memory
 _SECTOR = 512  # bytes that reach the disk together
@@ -60,6 +61,7 @@ class Report:
     cut: int = 0  #: published bytes that recovery removed, or would remove
     quarantine: str | None = None  #: where they were saved
     output: str | None = None  #: where the recovered stream is, if not in place
+    salvaged: tuple[Salvaged, ...] = ()  #: what was taken over from behind the damage, in the order of the file
 
     @property
     def reason(self) -> str | None:

@@ -249,11 +249,14 @@ class Writer(Tape):
         self._has_sidecar = True
 
     def _renew_sidecar(self) -> None:
-        """When a stream was found: its sidecar may be of an earlier boot.
+        """When a stream was found: make what it holds durable and note it, before anything is appended.
 
-        Then what is appended from here on would be taken for torn by a power loss that was before it.
+        What a power loss tears behind a watermark can be told from what is good. And a sidecar of an earlier boot
+        must not stay, or else what is appended from here on would be taken for torn by a power loss before it.
         """
-        if self.recovered is not None and sidecar.load(self.path) is not None:
+        if self.recovered is None:
+            return
+        if self._durability != "none" or sidecar.load(self.path) is not None:
             self._mark(self._flush())
 
     @property

@@ -8,7 +8,22 @@ import sys
 
 from .harness import Context, NotRun, report_line
 
-PARTS = ("reference", "cases", "bits", "power", "fuzz", "kill", "syscalls", "realpower", "planted", "truncate")
+PARTS = (
+    "reference",
+    "cases",
+    "bits",
+    "power",
+    "realpower",
+    "kill",
+    "fuzz",
+    "syscalls",
+    "truncate",
+    "baddisk",
+    "followers",
+    "memory",
+    "tsan",
+    "planted",
+)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -11,6 +11,7 @@ import json
 import os
 import pickle
 import random
+import select
 import shutil
 import signal
 import subprocess
@@ -100,6 +101,7 @@ class Context:
         """The record of this run, as it goes into the results file."""
         return {
             "part": self.part,
+            "piece": self.only,
             "mode": "full" if self.full else "quick",
             "seconds": round(time.monotonic() - self.started, 1),
             "figures": self.figures,
@@ -211,10 +213,10 @@ def environment(core: str) -> dict[str, str]:
 # ---------------------------------------------------------------------------------------- C helpers
 
 
-def compiled(source: str, *, shared: bool, flags: tuple[str, ...] = ()) -> Path:
+def compiled(source: str, *, shared: bool, flags: tuple[str, ...] = (), libraries: tuple[str, ...] = ()) -> Path:
     """A helper of this folder, compiled once for each state of its source. Raises NotRun without a compiler."""
     path = HERE / source
-    key = hashlib.sha256(path.read_bytes() + repr((shared, flags)).encode()).hexdigest()[:16]
+    key = hashlib.sha256(path.read_bytes() + repr((shared, flags, libraries)).encode()).hexdigest()[:16]
     folder = Path(tempfile.gettempdir()) / f"evtape-faults-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     target = folder / f"{path.stem}-{key}{'.so' if shared else ''}"
@@ -225,13 +227,18 @@ def compiled(source: str, *, shared: bool, flags: tuple[str, ...] = ()) -> Path:
         raise NotRun("no C compiler")
     made = target.with_name(f"{target.name}.{os.getpid()}")
     kind = ["-shared", "-fPIC"] if shared else []
-    subprocess.run([compiler, "-O3", "-std=gnu11", "-Wall", *kind, *flags, str(path), "-o", str(made)], check=True)
+    subprocess.run(
+        [compiler, "-O3", "-std=gnu11", "-Wall", *kind, *flags, str(path), "-o", str(made), *libraries], check=True
+    )
     made.rename(target)
     return target
 
 
-def in_child(work: Callable[[], Any]) -> tuple[int, Any]:
-    """Run in a forked child; returns its wait status and what it returned, or None."""
+def in_child(work: Callable[[], Any], seconds: float | None = None) -> tuple[int, Any]:
+    """Run in a forked child; returns its wait status and what it returned, or None.
+
+    One that takes longer than `seconds` is killed, and left behind where even that does not end it.
+    """
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
@@ -247,13 +254,23 @@ def in_child(work: Callable[[], Any]) -> tuple[int, Any]:
             os._exit(status)
     os.close(write)
     with os.fdopen(read, "rb") as source:
+        in_time = bool(select.select([source], [], [], seconds)[0])
+        if not in_time:
+            os.kill(child, signal.SIGKILL)
+            time.sleep(2)
+            return (os.waitpid(child, os.WNOHANG)[1] or HANGS), None
         data = source.read()
     _, status = os.waitpid(child, 0)
     return status, pickle.loads(data) if data and status == 0 else None
 
 
+HANGS = -1  # a wait status that no process has
+
+
 def tell(status: int) -> str:
     """A wait status in words."""
+    if status in (HANGS, signal.SIGKILL):
+        return "it hung and was killed" if status == signal.SIGKILL else "it hangs, and cannot be killed"
     if os.WIFSIGNALED(status):
         return f"killed by {signal.Signals(os.WTERMSIG(status)).name}"
     return f"exit {os.WEXITSTATUS(status)}"

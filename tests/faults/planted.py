@@ -12,7 +12,6 @@ import re
 import shutil
 import subprocess
 import sys
-import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -51,7 +50,7 @@ BUGS = (
     ),
     Bug(
         "a short batch is published before it is whole", NATIVE,
-        "            at += EVTAPE_ENTRY_SIZE + size\n",
+        "            at += EVTAPE_ENTRY_SIZE + size\n        if self.mapping.faults() != 0:\n            return -1\n",
         "            at += EVTAPE_ENTRY_SIZE + size\n"
         "            evtape_publish(self.base, at - self.base, self.count + i + 1)\n",
         "kill --only steps-batch-native", "at an instruction",
@@ -90,7 +89,7 @@ BUGS = (
     ),
     Bug(
         "checksums are not compared", WALK,
-        "scanner.run(self.bound, _PASS, self.check)", "scanner.run(self.bound, _PASS, False)",
+        "pass_of(scanner, _PASS), self.check)", "pass_of(scanner, _PASS), False)",
         "bits", "verdicts differ",
     ),
     Bug(
@@ -127,7 +126,7 @@ BUGS = (
     Bug(
         "the guard is not installed", "src/evtape/guard.py",
         "    if _wanted:\n", "    if False:\n",
-        "truncate --only truncate", "a reader was killed",
+        "truncate", "a reader was killed",
     ),
     Bug(
         "after a power loss checksums are not compared", RECOVERY,
@@ -139,7 +138,8 @@ BUGS = (
 
 def run(ctx: Context) -> None:
     """Plant each bug, run the part that is to catch it, print the table."""
-    build(ROOT, ctx.work / "sound")
+    copy(ctx.work / "sound")
+    native(ctx.work / "sound")
     sound: dict[str, dict[str, int]] = {}
     width = max(len(bug.name) for bug in BUGS)
     print(f"  {'planted bug':<{width}}  {'caught by':<34} violation")
@@ -169,25 +169,27 @@ def run(ctx: Context) -> None:
         shutil.rmtree(tree)
 
 
-def build(root: Path, tree: Path) -> None:
-    """A copy of what is needed, with the native core built."""
+def copy(tree: Path) -> None:
+    """A copy of what is needed to build and to run the package."""
     ignored = shutil.ignore_patterns("__pycache__", "*.so", "*.tape")
     shutil.copytree(Path(harness.source_folder()) / "evtape", tree / "src" / "evtape", ignore=ignored)
     ext = Path(harness.source_folder()).parent / "ext"
-    shutil.copytree(ext if ext.exists() else root / "ext", tree / "ext", ignore=shutil.ignore_patterns("_core.c"))
-    native(tree)
+    shutil.copytree(ext if ext.exists() else ROOT / "ext", tree / "ext", ignore=shutil.ignore_patterns("_core.c"))
 
 
-def native(tree: Path) -> None:
-    """Build the native core in place."""
+def native(tree: Path, more: tuple[str, ...] = (), python: Path = Path(sys.executable)) -> None:
+    """Build the native core in place, with more flags, for another interpreter."""
     compiler = shutil.which("gcc") or shutil.which("cc")
-    cython = [sys.executable, "-m", "cython", "-3", "_core.pyx", "-o", "_core.c"]
+    cython = [python, "-m", "cython", "-3", "_core.pyx", "-o", "_core.c"]
     if compiler is None or subprocess.run(cython, cwd=tree / "ext", capture_output=True, check=False).returncode:
         raise harness.NotRun("no C compiler, or no Cython")
-    target = tree / "src" / "evtape" / f"_core{sysconfig.get_config_var('EXT_SUFFIX')}"
+    asked = "import sysconfig; print(sysconfig.get_config_var('EXT_SUFFIX'), sysconfig.get_path('include'))"
+    told = subprocess.run([python, "-c", asked], capture_output=True, text=True, check=True)
+    suffix, include = told.stdout.split()
+    target = tree / "src" / "evtape" / f"_core{suffix}"
     target.unlink(missing_ok=True)
     sources = [path.name for path in sorted((tree / "ext").glob("*.c"))]
-    flags = ["-O1", "-std=gnu11", "-fPIC", "-shared", "-I.", f"-I{sysconfig.get_path('include')}", "-lpthread"]
+    flags = ["-O1", "-std=gnu11", "-fPIC", "-shared", "-I.", f"-I{include}", *more, "-lpthread"]
     subprocess.run([compiler, *flags, *sources, "-o", str(target)], cwd=tree / "ext", check=True, capture_output=True)
 
 

@@ -59,6 +59,12 @@ class Recorder:
             sidecars = self._sidecars()
             self.points.append(Point(label, self._now, tuple(self._sizes), blocks, self.durable, sidecars))
 
+    def named(self, durable: bool) -> None:
+        """Another file got this name. What was flushed under its old name is durable."""
+        self._take(*self._read())
+        if durable:
+            self.flushed(0, 1 << 62)
+
     def _sidecars(self) -> tuple[bytes | None, ...]:
         """The last two contents of the sidecar: it is not flushed, so the disk may hold the older one."""
         now = None
@@ -203,6 +209,8 @@ def _watched(name: str, call: Any, recorder: Recorder) -> Any:
             if name in ("fsync", "fdatasync"):
                 recorder.flushed(0, 1 << 62)
             recorder.see(f"after {name}")
+        if name in ("link", "replace", "rename") and str(more[0]) == recorder.path:
+            recorder.named(durable=f"fsync {os.path.basename(target)}" in recorder.log)
         return result
 
     return watched

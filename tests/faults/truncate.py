@@ -1,7 +1,6 @@
-"""A file truncated, or unreadable, under live readers: TruncatedError in Python and zeros in the views, never a signal.
+"""A file truncated under live readers: TruncatedError in Python and zeros in the views, never a signal.
 
-Readers in processes and in threads iterate, index and hold views while the file is shortened, lengthened again and
-rewritten. The error of a disk is made by a device-mapper target where the kernel has one.
+Readers in threads iterate, index and hold views while the file is shortened, lengthened again and rewritten.
 """
 
 from __future__ import annotations
@@ -9,9 +8,6 @@ from __future__ import annotations
 import contextlib
 import os
 import random
-import shutil
-import subprocess
-import tempfile
 import threading
 import time
 import warnings
@@ -20,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import harness, mounts, streams
+from . import harness, streams
 
 if TYPE_CHECKING:
     from .harness import Context
@@ -29,24 +25,18 @@ EVENTS = 200
 
 
 def run(ctx: Context) -> None:
-    """Both cores: truncation in batches of child processes, then errors of a disk."""
+    """Both cores, in batches of child processes."""
     for core, evtape in harness.both().items():
-        if ctx.only in "truncate":
-            wanted = ctx.scale(60, 5000)
-            for start in ctx.progress(range(0, wanted, 20), f"truncate, {core}"):
-                status, told = harness.in_child(partial(batch, evtape, ctx.work, ctx.seed + start, 20))
-                if told is None:
-                    ctx.violation("a reader was killed", f"{core}, batch {start}: {harness.tell(status)}")
-                    continue
-                for lie in told.pop("lies"):
-                    ctx.violation(lie, f"{core}, batch {start}")
-                for name, count in told.items():
-                    ctx.count(f"{name}, {core}", count)
-    if ctx.only in "errors":
-        try:
-            unreadable(ctx)
-        except harness.NotRun as why:
-            ctx.not_run(f"an I/O error under the mapping: {why}")
+        wanted = ctx.scale(60, 5000)
+        for start in ctx.progress(range(0, wanted, 20), f"truncate, {core}"):
+            status, told = harness.in_child(partial(batch, evtape, ctx.work, ctx.seed + start, 20))
+            if told is None:
+                ctx.violation("a reader was killed", f"{core}, batch {start}: {harness.tell(status)}")
+                continue
+            for lie in told.pop("lies"):
+                ctx.violation(lie, f"{core}, batch {start}")
+            for name, count in told.items():
+                ctx.count(f"{name}, {core}", count)
 
 
 def batch(evtape: Any, folder: Path, seed: int, rounds: int) -> dict[str, Any]:
@@ -138,66 +128,3 @@ def holding(evtape: Any, path: Path, payloads: list[bytes], told: dict[str, Any]
 
 
 READERS = (iterating, indexing, holding)
-
-
-# --------------------------------------------------------------------------------- errors of a disk
-
-
-def unreadable(ctx: Context) -> None:
-    """A disk that fails below a file system: a table of device-mapper that changes to `error`."""
-    if shutil.which("dmsetup") is None or not Path("/dev/mapper").exists():
-        targets = subprocess.run(["dmsetup", "targets"], capture_output=True, text=True, check=False)
-        if targets.returncode or "error" not in targets.stdout:
-            raise harness.NotRun("the kernel has no device mapper")
-    folder = Path(tempfile.mkdtemp(prefix="evtape-error-", dir=harness._memory()))
-    image, target = folder / "image", folder / "mount"
-    target.mkdir()
-    mounts.make("ext4", image)
-    device = subprocess.run(
-        ["losetup", "-f", "--show", image], capture_output=True, text=True, check=True
-    ).stdout.strip()
-    sectors = image.stat().st_size // 512
-    name = f"evtape-{os.getpid()}"
-    mounts.command("dmsetup", "create", name, "--table", f"0 {sectors} linear {device} 0")
-    try:
-        for core, evtape in harness.both().items():
-            for number in range(ctx.scale(1, 50)):
-                mounts.command("mount", f"/dev/mapper/{name}", target)
-                fail_under(ctx, core, evtape, target, name, sectors, device, number)
-    finally:
-        mounts.command("dmsetup", "remove", "--retry", name)
-        mounts.command("losetup", "-d", device)
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def fail_under(
-    ctx: Context, core: str, evtape: Any, target: Path, name: str, sectors: int, device: str, number: int
-) -> None:
-    """Open a stream, let go of its pages, make the disk fail, read."""
-    path = target / "failing.tape"
-    payloads = [bytes([i & 255]) * 5000 for i in range(EVENTS)]
-    path.write_bytes(streams.stream(payloads))
-    mounts.command("umount", target)
-    mounts.command("mount", f"/dev/mapper/{name}", target)
-
-    def work() -> str:
-        with evtape.open(path) as tape:
-            for change in ("suspend", "load", "resume"):
-                table = ["--table", f"0 {sectors} error"] if change == "load" else []
-                mounts.command(
-                    "dmsetup", change, "--nolockfs", name, *table
-                ) if change == "suspend" else mounts.command("dmsetup", change, name, *table)
-            try:
-                return f"read {len(list(tape))} events"
-            except (evtape.Error, OSError) as error:
-                return type(error).__name__
-
-    status, told = harness.in_child(work)
-    for change in ("suspend", "load", "resume"):
-        table = ["--table", f"0 {sectors} linear {device} 0"] if change == "load" else []
-        mounts.command("dmsetup", change, name, *table)
-    mounts.command("umount", target)
-    if told is None:
-        ctx.violation("an error of the disk killed a reader", f"{core}: {harness.tell(status)}")
-    else:
-        ctx.count(f"disk errors, {core}: {told}")

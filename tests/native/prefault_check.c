@@ -337,7 +337,7 @@ static void test_stop_anywhere(const char *directory) {
         int64_t position = 1024;
         /* 0: untouched, 1: small and without a thread, 2: the thread just born, 3: at work or
          * asleep */
-        static const int64_t until[] = {0, MIB, 3 * MIB, 40 * MIB};
+        static const int64_t until[] = {0, MIB, 17 * MIB, 40 * MIB};
         CHECK(fill(&t, ahead, &position, until[i % 4], 1024) == 0);
         for (int k = 0; k < i % 3; k++)
             evtape_ahead_kick(ahead);

@@ -13,7 +13,7 @@ import os
 import pkgutil
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -134,9 +134,16 @@ def code_of(error: Exception) -> int:
 
 
 def open_to_read(path: str) -> evtape.Reader:
-    """The stream at ``path``. An unusable header over valid events is damage, which is not the same as no stream."""
-    try:
+    """The stream at ``path``."""
+    with damage_told(path):
         return evtape.open(path)
+
+
+@contextlib.contextmanager
+def damage_told(path: str) -> Iterator[None]:
+    """Where the stream is opened: an unusable header over valid events is damage, and not the same as no stream."""
+    try:
+        yield
     except evtape.FormatError as error:
         if evtape.verify(path).state == "damaged":
             raise InputError(str(error)) from error

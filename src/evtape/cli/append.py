@@ -9,7 +9,7 @@ import click
 
 import evtape
 
-from . import InputError, _framing, tell
+from . import InputError, _framing, damage_told, tell
 from ._json import event_of
 from ._streams import chunks, close_on_sigterm, code_after, store
 
@@ -43,7 +43,9 @@ def command(path: str, framing: str, as_json: bool) -> int:
     splitter = _framing.splitter(framing)
     close_on_sigterm()
     stored = 0
-    with evtape.open(path, "a", durability="interval") as tape:
+    with damage_told(path):
+        tape = evtape.open(path, "a", durability="interval")
+    with tape:
         keep: Callable[[Payloads], int] = _JsonLines(tape).store if as_json else lambda payloads: store(tape, payloads)
         try:
             for chunk in chunks(0):

@@ -16,7 +16,7 @@ import click
 
 import evtape
 
-from . import GOOD, _framing, code_of, tell, told
+from . import GOOD, _framing, code_of, damage_told, tell, told
 from ._streams import code_after, store
 
 _READ = 1 << 16
@@ -41,7 +41,9 @@ def command(path: str, argv: tuple[str, ...]) -> int:
         tell(f"{argv[0]}: command not found; nothing was recorded")
         return 127
     signals = _Signals()
-    with evtape.open(path, "a", durability="interval") as tape:
+    with damage_told(path):
+        tape = evtape.open(path, "a", durability="interval")
+    with tape:
         try:
             process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0)
         except OSError as error:

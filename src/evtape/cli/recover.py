@@ -7,6 +7,7 @@ import json
 import click
 
 import evtape
+from evtape.salvage import marks_of
 
 from . import DAMAGED, GOOD
 from ._show import progress
@@ -17,19 +18,25 @@ from .verify import problem_text
 @click.argument("path", type=click.Path())
 @click.option("-o", "--output", type=click.Path(), help="Write the recovered stream there; PATH stays as it is.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be done.")
+@click.option("--salvage", is_flag=True, help="Into --output also what is intact behind damage, marked as doubtful.")
 @click.option("--json", "as_json", is_flag=True, help="The report as a JSON object.")
-def command(path: str, output: str | None, dry_run: bool, as_json: bool) -> int:
+def command(path: str, output: str | None, dry_run: bool, salvage: bool, as_json: bool) -> int:
     """Keep the intact beginning of a damaged stream.
 
     A stream that was not closed loses its room without events only. The bytes that are cut are saved beside the
     stream first, in PATH.quarantine-OFFSET. Nothing is ever overwritten.
 
+    With --salvage, intact events behind damage are taken over too. How many are missing between them nothing can
+    tell: OUTPUT.salvage.json says which ones they are.
+
     Exit code 0: nothing was lost; 1: published bytes were cut (with --dry-run: would be); 2: not a stream, or in use.
     """
     if dry_run and output is not None:
         raise click.UsageError("give --output or --dry-run, not both")
+    if salvage and output is None:
+        raise click.UsageError("--salvage writes another stream; give --output")
     with progress("recover") as advance:
-        report = evtape.recover(path, output=output, dry_run=dry_run, progress=advance)
+        report = evtape.recover(path, output=output, dry_run=dry_run, progress=advance, salvage=salvage)
     print(json.dumps(report.as_dict()) if as_json else text_of(report, dry_run))
     return DAMAGED if report.lost else GOOD
 
@@ -40,7 +47,7 @@ def text_of(report: evtape.Report, dry_run: bool = False) -> str:
     where = f"; written to {report.output}" if report.output is not None else ""
     if report.lost:
         kept = f"{path}: {'would keep' if dry_run else 'kept'} {events}; {_cut(report, dry_run)}{where}"
-        return f"{kept}\n  {problem_text(report, report.problems[0])}"
+        return f"{kept}\n  {problem_text(report, report.problems[0])}{_salvaged(report)}"
     if report.state == "damaged":
         verb = "is" if report.output is not None else "would be" if dry_run else "is now"
         count = f"EventCount {verb} {report.events} instead of {report.event_count}"
@@ -49,6 +56,15 @@ def text_of(report: evtape.Report, dry_run: bool = False) -> str:
         verb = "would be cut" if dry_run else "is cut"
         return f"{path}: was not closed; room without events {verb}; no event is lost: {events}"
     return f"{path}: {report.state}; nothing is lost: {events}{where}"
+
+
+def _salvaged(report: evtape.Report) -> str:
+    if not report.salvaged:
+        return ""
+    events = sum(run.events for run in report.salvaged)
+    runs = f"{len(report.salvaged):,} run{'s' if len(report.salvaged) > 1 else ''}"
+    taken = f"and {events:,} from behind the damage, in {runs} from event {report.salvaged[0].ordinal} on"
+    return f"\n  {taken}: see {marks_of(report.output or '')}"
 
 
 def _cut(report: evtape.Report, dry_run: bool) -> str:
