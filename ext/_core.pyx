@@ -525,14 +525,16 @@ cdef class Appender:
         Anything out of the ordinary gives -1, and then nothing was published. The GIL is held throughout, so that the
         items cannot go away and no other thread waits for long: it is only for short batches.
         """
-        cdef int64_t timestamp, ordinal = self.count
-        cdef uint8_t *at = self.base + self.offset
-        cdef uint8_t *stop = self.base + min(self.limit, self.offset + SHORT_BATCH)
+        cdef int64_t timestamp, ordinal
+        cdef uint8_t *at
+        cdef uint8_t *stop
         cdef const uint8_t *data
         cdef Py_ssize_t i, size
         if n == 0 or not evtape_gate_try(&self.gate):
             return -1
-        timestamp = self._now()
+        timestamp, ordinal = self._now(), self.count
+        at = self.base + self.offset
+        stop = self.base + min(self.limit, self.offset + SHORT_BATCH)
         for i in range(n):
             if not is_bytes(items[i]):
                 return -1

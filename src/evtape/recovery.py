@@ -19,7 +19,7 @@ from .files import READ, WRITE, NewFile, copy_bytes, require_regular, write_all
 from .lock import WriterLock
 from .salvage import write_salvaged
 from .search import Search
-from .walk import Progress, Report, walk
+from .walk import Problem, Progress, Report, walk
 
 
 def recover(
@@ -48,7 +48,7 @@ def recover(
     if output is not None or dry_run:
         fd = os.open(name, READ)
         try:
-            report = _require_stream(walk(name, fd, progress))
+            report = _require_stream(fd, walk(name, fd, progress))
             if salvage and report.cut:
                 return write_salvaged(fd, report, os.fspath(output or ""), progress)
             if output is not None and not dry_run:
@@ -61,7 +61,7 @@ def recover(
     try:
         fd = os.open(name, WRITE)
         try:
-            return _repair(fd, _require_stream(walk(name, fd, progress)))
+            return _repair(fd, _require_stream(fd, walk(name, fd, progress)))
         finally:
             os.close(fd)
     finally:
@@ -75,7 +75,7 @@ def repair_for_append(path: str, fd: int) -> Report:
     events after it, FormatError for a file that is no stream or whose end is unknown.
     """
     report, tail_only = _examine(path, fd)
-    report = _require_stream(report)
+    report = _require_stream(fd, report)
     if any(problem.reason == "header" for problem in report.problems):
         raise FormatError(
             f"{path}: WriteOffset {report.write_offset} in the header is unusable, "
@@ -95,14 +95,7 @@ def _examine(path: str, fd: int) -> tuple[Report, bool]:
     What lies below the watermark was durable and good. On the same boot only a process can have died, which cannot
     take back a store, so the headers above it are enough; after a power loss their payloads are compared too.
     """
-    size = os.fstat(fd).st_size
-    mark: sidecar.Watermark | None = None
-    if size >= HEADER.size:
-        region = core.Region(fd, size, path)
-        try:
-            mark = sidecar.matching(path, region)
-        finally:
-            region.close()
+    mark = _watermark(fd, path)
     if mark is None:
         return walk(path, fd), False
     start = (mark.offset, mark.count, mark.last_timestamp)
@@ -128,10 +121,32 @@ def _refuse_damage_in_the_middle(fd: int, report: Report) -> None:
     )
 
 
-def _require_stream(report: Report) -> Report:
-    if report.state == "invalid":
+def _require_stream(fd: int, report: Report) -> Report:
+    """The report, or FormatError when the file is no stream.
+
+    A power loss can leave the header of the first events and not the file's new size. Then nothing in the file says
+    that it is a stream, but its sidecar does.
+    """
+    if report.state != "invalid":
+        return report
+    mark = _watermark(fd, report.path)
+    if mark is None or mark.count:
         raise FormatError(report.problems[0].message)
-    return report
+    text = f"{report.path}: the file has {report.size} bytes but WriteOffset is {report.write_offset}"
+    problem = Problem("truncated", -1, -1, f"{text}; its sidecar says that no event was durable")
+    cut = max(0, min(report.size, report.write_offset) - FIRST_OFFSET)
+    return dataclasses.replace(report, state="damaged", end=FIRST_OFFSET, cut=cut, problems=(problem,))
+
+
+def _watermark(fd: int, path: str) -> sidecar.Watermark | None:
+    size = os.fstat(fd).st_size
+    if size < HEADER.size:
+        return None
+    region = core.Region(fd, size, path)
+    try:
+        return sidecar.matching(path, region)
+    finally:
+        region.close()
 
 
 def _told(report: Report) -> str:

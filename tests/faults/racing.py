@@ -21,7 +21,7 @@ import evtape
 
 EVENT = struct.Struct("<qq")
 LARGE = 40_000  # events of a batch, more than what is written with the GIL held
-KEPT = 120 << 20  # bytes of the stream at which the writers pause: the sanitizer's own memory is many times that
+KEPT = 2_500_000  # events at which the writers stop: the sanitizer's own memory is many times that of the stream
 
 
 def numbered(thread: int, first: int, count: int) -> np.ndarray[tuple[int, int], np.dtype[np.int64]]:
@@ -86,7 +86,7 @@ def race(path: Path, seconds: float) -> int:
     with evtape.open(path, "w", durability="none") as tape:
 
         def write(thread: int) -> None:
-            while not stop.is_set() and tape.start_timestamp and tape._appender.offset < KEPT:
+            while not stop.is_set() and sum(written) < KEPT:
                 written[thread] += WRITERS[thread](tape, thread, written[thread])
 
         def read(what: Callable[[evtape.Writer], None]) -> None:
