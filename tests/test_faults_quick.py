@@ -19,6 +19,8 @@ from tests.faults.__main__ import main
 PIECES = (
     "reference",
     "bits",
+    "power --only new",
+    "power --only empty",
     "power --only kilobyte",
     "power --only mixed",
     "power --only reopen",

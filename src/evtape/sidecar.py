@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from ._backend import core
-from ._format import FIRST_OFFSET, TIME_MAX, TIME_MIN
+from ._format import ENTRY_SIZE, FIRST_OFFSET, TIME_MAX, TIME_MIN
 from .files import WRITE, write_all
 
 FROM_SIZE = 16 << 20  # bytes of a stream from which on it keeps its sidecar when it is closed
@@ -23,6 +23,7 @@ MAGIC = b"evtape\0s"
 VERSION = 1
 # magic version checksum boot_id start_timestamp offset count last_timestamp anchor
 _RECORD = struct.Struct("<8sII16sqqqqI4x")
+_PAGE = 4096  # bytes that are written to the disk together, at most
 _ANCHOR_SIZE = 4096  # bytes below the watermark that the anchor is the CRC-32 of
 
 
@@ -112,19 +113,30 @@ def discard(path: str) -> None:
 
 def matching(path: str, region: core.Region) -> Watermark | None:
     """The watermark of the stream in ``region``, or None when there is none that belongs to it."""
+    mark = _of_stream(path, region)
+    return mark if mark is not None and mark.anchor == _anchor(region, mark.offset) else None
+
+
+def torn_from(path: str, region: core.Region) -> int:
+    """Where the bytes begin that a power loss may have torn: past the watermark of an earlier boot, if any.
+
+    Where the anchor does not match, the page that the watermark lies in was written again and lost.
+    """
+    mark = _of_stream(path, region)
+    if mark is None or is_of_this_boot(mark):
+        return TIME_MAX
+    if mark.anchor == _anchor(region, mark.offset):
+        return mark.offset
+    return max(FIRST_OFFSET, mark.offset // _PAGE * _PAGE - ENTRY_SIZE + 1)  # an entry may lie across its beginning
+
+
+def _of_stream(path: str, region: core.Region) -> Watermark | None:
     mark = load(path)
     if mark is None:
         return None
     write_offset, _, start_timestamp = region.load_header()
-    if mark.start_timestamp != start_timestamp or not FIRST_OFFSET <= mark.offset <= min(write_offset, region.size):
-        return None
-    return mark if mark.anchor == _anchor(region, mark.offset) else None
-
-
-def torn_from(path: str, region: core.Region) -> int:
-    """Where the bytes begin that a power loss may have torn: past the watermark of an earlier boot, if any."""
-    mark = matching(path, region)
-    return TIME_MAX if mark is None or is_of_this_boot(mark) else mark.offset
+    fits = FIRST_OFFSET <= mark.offset <= min(write_offset, region.size)
+    return mark if fits and mark.start_timestamp == start_timestamp else None
 
 
 def is_of_this_boot(mark: Watermark) -> bool:
