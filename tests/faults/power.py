@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .harness import Context
 
 EXHAUSTIVE = 12  # dirty blocks up to which all combinations are made
+EVERY = 7  # of so many moments a short run takes one in each round
 
 
 def run(ctx: Context) -> None:
@@ -35,14 +36,22 @@ def run(ctx: Context) -> None:
     bar = harness.Bar("power", wanted)
     rounds = 0
     while ctx.figures.get("images", 0) < wanted and not ctx.expired:
-        for stream in recorded:
-            points = stream.points[rounds % 7 :: ctx.scale(7, 1)]
-            for point in points:
-                bar.step(replay(ctx, arena, stream, point, rounds))
+        for stream, point in moments(ctx, recorded, rounds):
+            if ctx.expired:
+                break
+            bar.step(replay(ctx, arena, stream, point, rounds))
         rounds += 1
     bar.close()
     ctx.figures["streams"] = len(recorded)
     ctx.figures["moments"] = sum(len(stream.points) for stream in recorded)
+
+
+def moments(ctx: Context, recorded: list[Stream], rounds: int) -> list[tuple[Stream, Point]]:
+    """The moments of one round, in any order: a run that ends before they are through has seen some of every stream."""
+    every = ctx.scale(EVERY, 1)
+    found = [(stream, point) for stream in recorded for point in stream.points[rounds % every :: every]]
+    ctx.random.shuffle(found)
+    return found
 
 
 def record(ctx: Context, evtape: Any, core: str, kind: str) -> Stream:
@@ -104,8 +113,9 @@ def images(ctx: Context, arena: Arena, case: Case, grain: int, rounds: int) -> i
     blocks = [(at, [v[: case.size - at] for v in versions]) for at, versions in blocks]
     made = checker.Images(arena.check, arena.address, blocks, ctx.seed + rounds * 7919 + ctx.figures.get("images", 0))
     exhaustive = made.combinations <= ctx.scale(16, 2 * 2**EXHAUSTIVE)
-    if rounds and exhaustive and (case.model == "two" or all(len(v) <= VERSIONS for v in dirty.values())):
-        return 0  # the first round made them all
+    seen = rounds >= ctx.scale(EVERY, 1) and exhaustive
+    if seen and (case.model == "two" or all(len(v) <= VERSIONS for v in dirty.values())):
+        return 0  # the rounds before made them all
     ctx.count("sets exhausted" if exhaustive else "sets sampled")
     wanted = made.combinations if exhaustive else ctx.scale(6, 250)
     arena.base(case.point.image, case.size)
