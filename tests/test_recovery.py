@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import warnings
 from pathlib import Path
 
@@ -212,3 +213,80 @@ def test_unsorted_streams_are_reported(et, tmp_path):
     assert et.verify(path).unsorted_at == 2
     path.write_bytes(stream(sample(5)))
     assert et.verify(path).unsorted_at == -1
+
+
+def _after_power_loss(et, monkeypatch, tmp_path, damage, synced=False):
+    """A stream of forty events, synced or not, as a power loss left it: its path, and when it was made."""
+    live, path = tmp_path / "live.tape", tmp_path / "t.tape"
+    with et.open(live, "w") as tape:
+        for stamp, data in sample(40):
+            tape.append(data, stamp)
+        if synced:
+            tape.sync()
+        raw = bytearray(live.read_bytes())
+        damage(raw)
+        path.write_bytes(raw)
+        (tmp_path / "t.tape.side").write_bytes((tmp_path / "live.tape.side").read_bytes())
+        started = tape.start_timestamp
+    monkeypatch.setattr(sys.modules["evtape.sidecar"], "boot_id", lambda: b"another boot id.")
+    return path, started
+
+
+def _lose_header(raw):
+    raw[:512] = bytes(512)
+
+
+def _lose_all_but_header(raw):
+    del raw[24:]
+
+
+@pytest.mark.parametrize("damage", [_lose_header, _lose_all_but_header])
+@pytest.mark.parametrize("way", ["open", "recover"])
+def test_a_new_stream_that_lost_its_beginning_is_empty(et, tmp_path, monkeypatch, damage, way):
+    path, started = _after_power_loss(et, monkeypatch, tmp_path, damage)
+    raw = path.read_bytes()
+    if way == "open":
+        with pytest.warns(et.RecoveryWarning, match="kept 0 events"):
+            tape = et.open(path, "a")
+        report = tape.recovered
+        tape.close()
+    else:
+        report = et.recover(path)
+        assert et.recover(path).state == "clean"
+    assert (report.events, report.end, report.cut, report.lost) == (0, 24, len(raw) - 24, True)
+    assert "no event was durable" in report.problems[0].message
+    assert report.cut == 0 or Path(report.quarantine).read_bytes() == raw[24:]
+    assert path.read_bytes() == HEADER.pack(24, 0, started)
+
+
+def test_a_lost_header_is_no_stream_where_events_were_durable(et, tmp_path, monkeypatch):
+    path, _ = _after_power_loss(et, monkeypatch, tmp_path, _lose_header, synced=True)
+    raw = path.read_bytes()
+    for call in (lambda: et.open(path, "a"), lambda: et.recover(path)):
+        with pytest.raises(et.FormatError, match="not a stream"):
+            call()
+    assert path.read_bytes() == raw
+
+
+def test_a_lost_header_is_no_stream_on_the_same_boot(et, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        path, _ = _after_power_loss(et, patch, tmp_path, _lose_header)
+    with pytest.raises(et.FormatError, match="not a stream"):
+        et.open(path, "a")
+
+
+def test_zeros_before_what_a_power_loss_tore_are_no_events(et, tmp_path, monkeypatch):
+    path, live = tmp_path / "t.tape", tmp_path / "live.tape"
+    with et.open(live, "w") as tape:
+        tape.append_many([b"x" * 472, *[b"y" * 48] * 200])  # the first ends with its sector
+        tape.sync()
+        tape.append_many([b""] * 200)
+        raw = bytearray(live.read_bytes())[: HEADER.unpack_from(live.read_bytes())[0]]
+        (tmp_path / "t.tape.side").write_bytes((tmp_path / "live.tape.side").read_bytes())
+    raw[512:4096] = bytes(3584)  # was durable
+    raw[-1024:] = bytes(1024)  # was not
+    path.write_bytes(raw)
+    monkeypatch.setattr(sys.modules["evtape.sidecar"], "boot_id", lambda: b"another boot id.")
+    report = et.recover(path)
+    assert (report.reason, report.events, report.end) == ("zero", 1, 512)
+    assert Path(report.quarantine).read_bytes() == raw[512:]

@@ -124,18 +124,28 @@ def _refuse_damage_in_the_middle(fd: int, report: Report) -> None:
 def _require_stream(fd: int, report: Report) -> Report:
     """The report, or FormatError when the file is no stream.
 
-    A power loss can leave the header of the first events and not the file's new size. Then nothing in the file says
-    that it is a stream, but its sidecar does.
+    A power loss can leave the header of the first events and not the file's new size, or zeros for the header. Then
+    nothing in the file says that it is a stream, but its sidecar does.
     """
     if report.state != "invalid":
         return report
     mark = _watermark(fd, report.path)
     if mark is None or mark.count:
         raise FormatError(report.problems[0].message)
-    text = f"{report.path}: the file has {report.size} bytes but WriteOffset is {report.write_offset}"
-    problem = Problem("truncated", -1, -1, f"{text}; its sidecar says that no event was durable")
-    cut = max(0, min(report.size, report.write_offset) - FIRST_OFFSET)
-    return dataclasses.replace(report, state="damaged", end=FIRST_OFFSET, cut=cut, problems=(problem,))
+    if report.write_offset:
+        reason, bound = "truncated", min(report.size, report.write_offset)
+        found = f"the file has {report.size} bytes but WriteOffset is {report.write_offset}"
+    else:
+        reason, bound, found = "zero", report.size, "the header was lost"
+    problem = Problem(reason, -1, -1, f"{report.path}: {found}; its sidecar says that no event was durable")
+    return dataclasses.replace(
+        report,
+        state="damaged",
+        end=FIRST_OFFSET,
+        cut=max(0, bound - FIRST_OFFSET),
+        problems=(problem,),
+        start_timestamp=mark.start_timestamp,
+    )
 
 
 def _watermark(fd: int, path: str) -> sidecar.Watermark | None:
@@ -207,6 +217,8 @@ def _repair(fd: int, report: Report) -> Report:
     if report.state == "damaged":
         region = core.Region(fd, report.size, report.path, True)
         try:
+            if region.load_header()[2] != report.start_timestamp:  # lost, and the sidecar had it
+                region.view(16, HEADER.size)[:] = report.start_timestamp.to_bytes(8, "little", signed=True)
             region.store_header(report.end, report.events)
             region.flush(0, FIRST_OFFSET)
         finally:

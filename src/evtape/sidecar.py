@@ -135,6 +135,9 @@ def _of_stream(path: str, region: core.Region) -> Watermark | None:
     if mark is None:
         return None
     write_offset, _, start_timestamp = region.load_header()
+    lost = write_offset == 0 and start_timestamp in (0, mark.start_timestamp)
+    if lost and mark.count == 0 and not is_of_this_boot(mark):
+        return mark  # a power loss took the header's sector, and with it nothing that was durable
     fits = FIRST_OFFSET <= mark.offset <= min(write_offset, region.size)
     return mark if fits and mark.start_timestamp == start_timestamp else None
 

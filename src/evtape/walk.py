@@ -212,6 +212,8 @@ class _Walk:
         if self.prefix is None:
             self.prefix = (ordinal, offset, int(timestamps[at - 1]) if at else last)
         self.add("zero", ordinal, offset, f"{errors.corrupt(self.path, ordinal, offset, 'zero')} (after a power loss)")
+        if 0 <= scanner.zero_ordinal < ordinal:
+            self.settle_zeros(region, scanner, complete=False)
         return reason, True
 
     def met(self, reason: str, scanner: core.Scanner) -> None:
