@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import sys
 from pathlib import Path
 
@@ -116,15 +117,97 @@ def test_it_never_works_in_place(et, tmp_path):
         et.recover(path, output=tmp_path / "o.tape", dry_run=True, salvage=True)
 
 
-def test_a_file_made_to_be_slow_gives_up(et, tmp_path, monkeypatch):
-    monkeypatch.setattr(sys.modules["evtape.search"], "_BUDGET", 100_000)
-    looks = entry(NS, b"x" * 30)[:12]  # a size that fits, without its checksum
-    raw = stream([(NS, b"good")]) + looks * 4000
-    raw = bytearray(raw)
+def test_a_file_made_to_be_slow_gives_up_and_says_where(et, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules["evtape.search"], "_BUDGET_SURE", 100_000)
+    looks = entry(NS, b"x" * 30)[:12] + b"bad!"  # a size that fits, with a wrong checksum
+    raw = bytearray(stream([(NS, b"good")]) + b"?" * 7 + looks * 4000)
     raw[:8] = len(raw).to_bytes(8, "little")
     report, events = salvage(et, tmp_path, bytes(raw))
     assert events == [(NS, b"good")]
-    assert report.salvaged == ()
+    assert [(run.events, run.end) for run in report.salvaged] == [(0, len(raw))]
+    assert "not searched" in report.salvaged[0].doubt
+    assert report.lost
+
+
+@pytest.mark.parametrize("first", [1, 1_262_304_000_000_000_000, -5_000], ids=["a counter", "2010", "before 1970"])
+def test_times_far_from_when_the_stream_was_made(et, tmp_path, first):
+    old = [(first + i, b"%05d" % i * 20) for i in range(50)]
+    raw = bytearray(stream(old))
+    raw[24 + 11] = 0x7F  # the size of the first event: no time of the stream is known
+    assert salvage(et, tmp_path, bytes(raw))[1] == old[1:]
+
+
+@pytest.mark.parametrize("garbage", [bytes(512), bytes(range(7, 256)) * 16], ids=["zeros", "garbage"])
+def test_the_beginning_is_lost(et, tmp_path, garbage):
+    raw = bytearray(RAW)
+    raw[: len(garbage)] = garbage
+    first = next(i for i in range(40) if ENDS[i] >= len(garbage) and EVENTS[i][1])
+    report, events = salvage(et, tmp_path, bytes(raw))
+    assert events == EVENTS[first:]
+    assert (report.state, report.events, report.lost) == ("damaged", 0, True)
+    with et.open(tmp_path / "out.tape") as tape:
+        assert tape.start_timestamp == EVENTS[first][0]
+
+
+def test_what_is_no_stream_stays_none(et, tmp_path):
+    path = tmp_path / "t.tape"
+    for raw in (b"", b"short", bytes(5000), bytes(range(256)) * 500, Path(__file__).read_bytes()):
+        path.write_bytes(raw)
+        with pytest.raises(et.FormatError, match="not a stream"):
+            et.recover(path, output=tmp_path / "o.tape", salvage=True)
+        assert [file.name for file in tmp_path.iterdir()] == ["t.tape"]
+
+
+def test_a_wrong_size_that_leads_to_an_intact_event_far_away(et, tmp_path):
+    ticks = [(NS + i, b"%048d" % i) for i in range(300)]  # entries of 64 bytes: most bits of a size lead to another one
+    raw = bytearray(stream(ticks))
+    raw[24 + 10 * 64 + 9] ^= 0x20  # 8,192 bytes more: 128 events
+    report, events = salvage(et, tmp_path, bytes(raw))
+    assert events == ticks[:10] + ticks[11:]
+    assert "search" in report.salvaged[0].doubt
+
+
+def test_a_large_lost_area(et, tmp_path):
+    events = [(NS + i, random.Random(i).randbytes(1000)) for i in range(3000)]
+    raw = bytearray(stream(events))
+    raw[100_000:2_900_000] = random.Random("garbage").randbytes(2_800_000)
+    kept = [i for i in range(3000) if not (24 + i * 1016 < 2_900_000 and 24 + i * 1016 + 1016 > 100_000)]
+    assert salvage(et, tmp_path, bytes(raw))[1] == [events[i] for i in kept]
+
+
+def test_an_empty_event_before_damage_is_not_taken_over(et, tmp_path):
+    """The header of an event whose size and checksum were lost reads as an empty event."""
+    events = [(NS, b"a"), (NS + 1, b"b" * 40), (NS + 2, b"c" * 40), (NS + 3, b"d" * 900), (NS + 4, b"e" * 40)]
+    raw = bytearray(stream(events))
+    raw[24 + 17 + 11] = 0x7F
+    torn = 24 + 17 + 56 + 56
+    raw[torn + 8 : torn + 300] = bytes(292)
+    assert salvage(et, tmp_path, bytes(raw))[1] == [events[0], events[2], events[4]]
+
+
+@settings(max_examples=100)
+@given(
+    sizes=st.lists(st.integers(0, 300), min_size=20, max_size=120),
+    lost=st.sets(st.integers(0, 20), min_size=1, max_size=4),
+)
+def test_lost_sectors_invent_nothing(et, tmp_path_factory, sizes, lost):
+    tmp_path = tmp_path_factory.mktemp("salvage")
+    appended = [(NS + i * 10**6, random.Random(i).randbytes(size)) for i, size in enumerate(sizes)]
+    raw = bytearray(stream(appended))
+    ends = [24 + sum(16 + size for size in sizes[:i]) for i in range(len(sizes))]
+    for sector in lost:
+        raw[sector * 512 : (sector + 1) * 512] = bytes(len(raw[sector * 512 : (sector + 1) * 512]))
+    try:
+        report, events = salvage(et, tmp_path, bytes(raw))
+    except et.FormatError:
+        return
+    for run in report.salvaged:
+        taken = events[run.ordinal : run.ordinal + run.events]
+        # Of the first one a part of the time may be lost, which no checksum covers.
+        at = ends.index(run.offset)
+        assert taken[0][1] == appended[at][1]
+        assert taken[1:] == appended[at + 1 : at + run.events]
+    assert [run.offset for run in report.salvaged] == sorted(run.offset for run in report.salvaged)
 
 
 @settings(max_examples=100)

@@ -36,10 +36,11 @@ def recover(
     nothing.
 
     ``salvage`` also takes over intact events from behind the damage, to ``output`` only: how many are missing between
-    them, nothing can tell. ``Report.salvaged`` says which they are, and so does ``<output>.salvage.json``.
+    them, nothing can tell. ``Report.salvaged`` says which they are, and so does ``<output>.salvage.json``. The
+    beginning of the file may be lost as well.
 
-    Raises ValueError for ``salvage`` without ``output``, FormatError when the file is no stream, LockedError while a
-    writer has it open, FileExistsError when ``output`` exists.
+    Raises ValueError for ``salvage`` without ``output``, FormatError when the file is no stream (with ``salvage``
+    when no event is found in it), LockedError while a writer has it open, FileExistsError when ``output`` exists.
     """
     name = os.fspath(path)
     require_regular(name)
@@ -48,9 +49,10 @@ def recover(
     if output is not None or dry_run:
         fd = os.open(name, READ)
         try:
-            report = _require_stream(fd, walk(name, fd, progress))
-            if salvage and report.cut:
+            report = walk(name, fd, progress)
+            if salvage and (report.cut or report.state == "invalid"):
                 return write_salvaged(fd, report, os.fspath(output or ""), progress)
+            report = _require_stream(fd, report)
             if output is not None and not dry_run:
                 _copy_prefix(fd, report, os.fspath(output))
                 report = dataclasses.replace(report, output=os.fspath(output))

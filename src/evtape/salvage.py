@@ -13,10 +13,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from ._backend import core
-from ._format import FIRST_OFFSET, HEADER
+from ._format import ENTRY, ENTRY_SIZE, FIRST_OFFSET, HEADER
+from .errors import FormatError
 from .files import NewFile, copy_bytes, exists, write_all
-from .search import Search
+from .search import SureSearch
 
 if TYPE_CHECKING:
     from .walk import Progress, Report
@@ -25,11 +28,15 @@ _PASS = 1 << 12  # entries between two calls of the progress function
 
 AFTER_DAMAGE = "behind a damaged event whose size led here"
 FOUND = "found by a search behind bytes that lead nowhere"
+GAVE_UP = "not searched: too much here looks like events"
 
 
 @dataclass(frozen=True)
 class Salvaged:
-    """A run of events that was taken over from behind damage. Each has a good checksum; its place is doubtful."""
+    """A run of events that was taken over from behind damage. Each has a good checksum; its place is doubtful.
+
+    One without events is a part of the damaged stream that was not searched.
+    """
 
     ordinal: int  #: of the first one in the new stream
     events: int
@@ -44,13 +51,19 @@ def marks_of(output: str) -> str:
 
 
 def write_salvaged(fd: int, report: Report, output: str, progress: Progress | None) -> Report:
-    """Write the intact beginning and all intact events behind the damage to ``output``. O(file)."""
+    """Write the intact beginning and all intact events behind the damage to ``output``. O(file).
+
+    The header and the first event may be lost as well. Raises FormatError where there is no event at all then.
+    """
     for name in (output, marks_of(output)):
         if os.path.lexists(name):
             raise exists(name)
     region = core.Region(fd, report.size, report.path)
     try:
-        runs = list(_Behind(region, report, progress).runs())
+        if report.state == "invalid":
+            report, runs = _without_beginning(region, report, progress)
+        else:
+            runs = list(_Behind(region, report, progress).runs())
     finally:
         region.close()
     report = dataclasses.replace(report, output=output, salvaged=tuple(runs))
@@ -58,70 +71,120 @@ def write_salvaged(fd: int, report: Report, output: str, progress: Progress | No
     with NewFile(marks_of(output)) as marks:
         write_all(marks, json.dumps(report.as_dict(), indent=1).encode() + b"\n")
     with NewFile(output) as out:
-        end = report.end + sum(run.end - run.offset for run in runs)
-        events = report.events + sum(run.events for run in runs)
+        taken = [run for run in runs if run.events]
+        end = report.end + sum(run.end - run.offset for run in taken)
+        events = report.events + sum(run.events for run in taken)
         write_all(out, HEADER.pack(end, events, report.start_timestamp))
         copy_bytes(fd, out, FIRST_OFFSET, report.end)
-        for run in runs:
+        for run in taken:
             copy_bytes(fd, out, run.offset, run.end)
     return report
+
+
+def _without_beginning(region: core.Region, report: Report, progress: Progress | None) -> tuple[Report, list[Salvaged]]:
+    """What is in a file that does not begin as a stream does; the new stream begins with its first event."""
+    refused = FormatError(report.problems[0].message)
+    if report.size < FIRST_OFFSET:
+        raise refused
+    whole = dataclasses.replace(report, state="damaged", end=FIRST_OFFSET, cut=report.size - FIRST_OFFSET)
+    runs = list(_Behind(region, whole, progress, beginning_lost=True).runs())
+    if not runs or not runs[0].events:
+        raise refused
+    started = ENTRY.unpack(region.view(runs[0].offset, runs[0].offset + ENTRY_SIZE))[0]
+    return dataclasses.replace(whole, start_timestamp=started), runs
 
 
 class _Behind:
     """Walks on behind the intact beginning."""
 
-    def __init__(self, region: core.Region, report: Report, progress: Progress | None) -> None:
+    def __init__(
+        self, region: core.Region, report: Report, progress: Progress | None, beginning_lost: bool = False
+    ) -> None:
         self._region = region
         self._bound = report.end + report.cut
         self._at = report.end
         self._ordinal = report.events
         times = (report.start_timestamp, report.first_timestamp or report.start_timestamp, report.last_timestamp)
-        self._search = Search(region, self._bound, (min(times[:2]), max(times[0], times[2])))
+        known = (min(times[:2]), max(times[0], times[2]))
+        self._search = SureSearch(region, self._bound, None if beginning_lost else known)
+        if report.events:
+            self._search.learn(*known)
         self._progress: Callable[[int, int], object] = progress or (lambda _done, _total: None)
+        self._search.progress = self._progress
 
     def runs(self) -> Iterator[Salvaged]:
         """Every run of intact events, in the order of the file."""
         doubt = self._step()
-        while doubt:
-            begin = self._at
-            events = self._walk()
-            if events:
-                yield Salvaged(self._ordinal, events, begin, self._at, doubt)
-                self._ordinal += events
+        while doubt in (AFTER_DAMAGE, FOUND):
+            begin, was = self._at, doubt
+            events, empty = self._walk()
+            end = self._at
             doubt = self._step()
+            # An empty event has no checksum. Where what follows it leads nowhere, nothing says that it was appended.
+            if empty and doubt != AFTER_DAMAGE and self._at < self._bound:
+                events, end = events - 1, end - ENTRY_SIZE
+            if events:
+                yield Salvaged(self._ordinal, events, begin, end, was)
+                self._ordinal += events
+        if doubt == GAVE_UP:
+            yield Salvaged(self._ordinal, 0, self._at, self._bound, GAVE_UP)
 
     def _step(self) -> str:
         """Go to where the next run begins; how it was found, or nothing when there is none.
 
-        A damaged event whose size leads to an intact one is stepped over and not searched: its payload may hold what
-        looks like events and never were any.
+        A damaged event whose size leads to an intact one is stepped over: its payload may hold what looks like events
+        and never were any.
         """
         if self._at >= self._bound:
             return ""
-        damaged = core.Scanner(self._region, self._at)
-        if damaged.run(self._bound, 1, True) == "checksum":
-            damaged.skip()
-            if damaged.offset == self._bound or self._intact(damaged.offset):
-                self._at = damaged.offset
-                return AFTER_DAMAGE if self._at < self._bound else ""
-        place = self._search.first(self._at + 1, sure=True)
-        if place < 0 or self._search.gave_up:
+        damaged = core.Scanner(self._region, self._at)  # no look at its payload: the walk that ended here had one
+        fits = damaged.run(self._bound, 1) is None and damaged.zero_ordinal < 0
+        if fits and (damaged.offset == self._bound or self._intact(damaged.offset)):
+            wrong = self._where_size_is_wrong(damaged.offset)
+            self._at = damaged.offset if wrong < 0 else wrong
+            return "" if self._at >= self._bound else AFTER_DAMAGE if wrong < 0 else FOUND
+        place = self._search.first(self._at + 1)
+        if self._search.gave_up:
+            return GAVE_UP
+        if place < 0:
             return ""
         self._at = place
         return FOUND
+
+    def _where_size_is_wrong(self, end: int) -> int:
+        """Where the next event begins if it is the size of this one that is damaged, and not its payload; else -1.
+
+        Where all events have one size, a wrong size leads to an intact event as well, and past many. The right size is
+        the one with which the checksum matches.
+        """
+        inside = self._search.first(self._at + ENTRY_SIZE, end)
+        if inside < 0 or self._search.gave_up:
+            return -1
+        checksum = ENTRY.unpack(self._region.view(self._at, self._at + ENTRY_SIZE))[2]
+        return inside if self._search.sum(self._at + ENTRY_SIZE, inside) == checksum else -1
 
     def _intact(self, offset: int) -> bool:
         scanner = core.Scanner(self._region, offset)
         return scanner.run(self._bound, 1, True) is None and scanner.ordinal == 1 and scanner.zero_ordinal < 0
 
-    def _walk(self) -> int:
-        """Go to the end of a run; returns its number of events. Zeros are the end of one: nobody appended them."""
+    def _walk(self) -> tuple[int, bool]:
+        """Go to the end of a run; returns its number of events, and whether the last one is empty.
+
+        Zeros are the end of one: nobody appended them.
+        """
         scanner = core.Scanner(self._region, self._at)
-        reason = None
-        while reason is None and scanner.offset < self._bound and scanner.zero_ordinal < 0:
-            reason = scanner.run(self._bound, _PASS, True)
-            self._region.let_go(self._at, scanner.offset)
-            self._progress(scanner.offset, self._bound)
-        zeros = scanner.zero_ordinal >= 0
-        self._at = scanner.zero_offset if zeros else scanner.offset
-        return scanner.zero_ordinal if zeros else scanner.ordinal
+        offsets, timestamps = np.empty(_PASS, np.int64), np.empty(_PASS, np.int64)
+        reason, behind, last = None, self._at, self._at
+        while reason is None and behind < self._bound and scanner.zero_ordinal < 0:
+            reason = scanner.run(self._bound, _PASS, True, 1, offsets, timestamps)
+            end = scanner.zero_offset if scanner.zero_ordinal >= 0 else scanner.offset
+            passed = int(np.searchsorted(offsets[: scanner.recorded], end))
+            if passed:
+                last = int(offsets[passed - 1])
+                self._search.learn(int(timestamps[:passed].min()), int(timestamps[:passed].max()))
+            self._region.let_go(behind, end)
+            self._progress(end, self._bound)
+            behind = end
+        self._at = behind
+        events = scanner.zero_ordinal if scanner.zero_ordinal >= 0 else scanner.ordinal
+        return events, bool(events) and behind - last == ENTRY_SIZE

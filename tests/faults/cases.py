@@ -162,6 +162,51 @@ def opened_while_it_grows(evtape: Any, folder: Path) -> str:
     return ""
 
 
+def lowered_write_offset(evtape: Any, folder: Path) -> str:
+    """WriteOffset went down to where an earlier event ends: what lies above is not published, but was appended."""
+    path = folder / "s.tape"
+    payloads = [b"payload %d" % i for i in range(9)]
+    whole, ends = streams.stream(payloads), streams.ends(payloads)
+    for way in (evtape.recover, lambda path: evtape.open(path, "a").close()):
+        path.write_bytes(ends[5].to_bytes(8, "little") + whole[8:])
+        way(path)
+    saved = [file.read_bytes() for file in folder.glob("*.quarantine-*")]
+    return "" if saved == [whole[ends[5] :]] * 2 else f"{len(saved)} of 2 are saved"
+
+
+def zeros_before_the_tear(evtape: Any, folder: Path) -> str:
+    """Sectors that were durable read as zeros, and so does a part of what was not: the walk that ends there counts."""
+    path, after = folder / "live.tape", folder / "after.tape"
+    with evtape.open(path, "w") as tape:
+        tape.append_many([b"x" * 472, *[b"y" * 48] * 200])
+        tape.sync()
+        tape.append_many([b""] * 200)
+        image = bytearray(path.read_bytes())[: len(streams.stream([bytes(472), *[bytes(48)] * 200, *[b""] * 200]))]
+        shutil.copy(f"{path}.side", f"{after}.side")
+    image[SECTOR : 8 * SECTOR] = bytes(7 * SECTOR)
+    image[-2 * SECTOR :] = bytes(2 * SECTOR)
+    after.write_bytes(image)
+    with harness.another_boot(evtape):
+        events = evtape.recover(after).events
+    return "" if events == 1 else f"{events} events are kept, of which all but the first are zeros"
+
+
+def lost_new_header(evtape: Any, folder: Path) -> str:
+    """The first sector of a stream of which nothing was durable reads as zeros."""
+    path, after = folder / "live.tape", folder / "after.tape"
+    with evtape.open(path, "w") as tape:
+        tape.append_many([b"event"] * 100)
+        image = path.read_bytes()
+        shutil.copy(f"{path}.side", f"{after}.side")
+    after.write_bytes(bytes(SECTOR) + image[SECTOR:])
+    with harness.another_boot(evtape):
+        try:
+            evtape.open(after, "a").close()
+        except evtape.Error as error:
+            return f"{type(error).__name__}: {error}"
+    return "" if after.read_bytes() == (24).to_bytes(8, "little") + bytes(8) + image[16:24] else "it is not empty"
+
+
 CASES: dict[str, Callable[[Any, Path], str]] = {
     "zeros that add up are events": zeros_add_up,
     "a torn timestamp is kept": torn_timestamp,
@@ -170,4 +215,7 @@ CASES: dict[str, Callable[[Any, Path], str]] = {
     "a sync leaves out what an earlier writer appended": reopened,
     "a short header replaces a stream": short_header,
     "a reader is told of damage that was none": opened_while_it_grows,
+    "events above a WriteOffset that went down are cut and not saved": lowered_write_offset,
+    "zeros before a torn entry are events": zeros_before_the_tear,
+    "a new stream without its header cannot be opened": lost_new_header,
 }

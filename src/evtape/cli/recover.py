@@ -7,11 +7,13 @@ import json
 import click
 
 import evtape
-from evtape.salvage import marks_of
+from evtape.salvage import Salvaged, marks_of
 
 from . import DAMAGED, GOOD
 from ._show import progress
 from .verify import problem_text
+
+_RUNS_SHOWN = 10  # the rest is in the marks
 
 
 @click.command()
@@ -26,8 +28,8 @@ def command(path: str, output: str | None, dry_run: bool, salvage: bool, as_json
     A stream that was not closed loses its room without events only. The bytes that are cut are saved beside the
     stream first, in PATH.quarantine-OFFSET. Nothing is ever overwritten.
 
-    With --salvage, intact events behind damage are taken over too. How many are missing between them nothing can
-    tell: OUTPUT.salvage.json says which ones they are.
+    With --salvage, intact events behind damage are taken over too, also where the beginning of PATH is lost. How many
+    are missing between them nothing can tell: OUTPUT.salvage.json says which ones they are.
 
     Exit code 0: nothing was lost; 1: published bytes were cut (with --dry-run: would be); 2: not a stream, or in use.
     """
@@ -51,7 +53,8 @@ def text_of(report: evtape.Report, dry_run: bool = False) -> str:
     if report.state == "damaged":
         verb = "is" if report.output is not None else "would be" if dry_run else "is now"
         count = f"EventCount {verb} {report.events} instead of {report.event_count}"
-        return f"{path}: {count}; no event is lost: {events}{where}"
+        saved = f"; events behind WriteOffset are saved in {report.quarantine}" if report.quarantine else ""
+        return f"{path}: {count}; no event is lost: {events}{saved}{where}"
     if report.state == "open" and report.output is None:
         verb = "would be cut" if dry_run else "is cut"
         return f"{path}: was not closed; room without events {verb}; no event is lost: {events}"
@@ -63,8 +66,14 @@ def _salvaged(report: evtape.Report) -> str:
         return ""
     events = sum(run.events for run in report.salvaged)
     runs = f"{len(report.salvaged):,} run{'s' if len(report.salvaged) > 1 else ''}"
-    taken = f"and {events:,} from behind the damage, in {runs} from event {report.salvaged[0].ordinal} on"
-    return f"\n  {taken}: see {marks_of(report.output or '')}"
+    taken = f"and {events:,} from behind the damage, in {runs}, doubtful: see {marks_of(report.output or '')}"
+    lines = [f"bytes {run.offset:,} to {run.end:,}: {_taken(run)}" for run in report.salvaged[:_RUNS_SHOWN]]
+    more = len(report.salvaged) - _RUNS_SHOWN
+    return "\n    ".join([f"\n  {taken}", *lines, *([f"and {more:,} more"] if more > 0 else [])])
+
+
+def _taken(run: Salvaged) -> str:
+    return f"event {run.ordinal} and on, {run.events:,} in all, {run.doubt}" if run.events else run.doubt
 
 
 def _cut(report: evtape.Report, dry_run: bool) -> str:
