@@ -522,7 +522,7 @@ def test_recover_salvages_only_into_another_stream(cli: Cli, tmp_path: Path) -> 
     path.write_bytes((DATA / "bitflip-middle.tape").read_bytes())
     one_line(cli.quick("recover", path, "--salvage", code=2).stderr, "--salvage", "--output")
     done = cli.quick("recover", path, "--salvage", "--output", out, code=1)
-    assert b"from behind the damage, in 1 run, doubtful: see" in done.stdout
+    assert b"from behind that, in 1 run, doubtful: see" in done.stdout
     assert b"o.tape.salvage.json" in done.stdout
     assert b"behind a damaged event whose size led here" in done.stdout
     said = json.loads(cli.quick("recover", path, "--salvage", "--json", "-o", tmp_path / "p.tape", code=1).stdout)
@@ -538,6 +538,9 @@ def test_recover_tells_what_it_saved_from_behind_write_offset(cli: Cli, tmp_path
     assert b"EventCount is now 15 instead of 20" in done.stdout
     assert b"events behind WriteOffset are saved in" in done.stdout
     assert (tmp_path / "t.tape.quarantine-369").read_bytes() == whole[369:]
+    path.write_bytes((24 + 15 * 23).to_bytes(8, "little") + whole[8:])
+    done = cli.quick("recover", path, "--salvage", "-o", tmp_path / "o.tape", code=1)
+    assert b"EventCount contradicts" in done.stdout
 
 
 def test_recover_never_overwrites(cli: Cli, tmp_path: Path) -> None:

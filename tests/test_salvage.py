@@ -255,6 +255,9 @@ def test_write_offset_damaged_down_to_an_event(et, tmp_path):
     """Nothing above WriteOffset is published; where EventCount says there was more, it is saved before it is cut."""
     path = tmp_path / "t.tape"
     path.write_bytes(ENDS[30].to_bytes(8, "little") + RAW[8:])
+    salvaged, events = salvage(et, tmp_path, path.read_bytes())
+    assert events == EVENTS
+    assert [(run.ordinal, run.events, run.offset) for run in salvaged.salvaged] == [(30, 10, ENDS[30])]
     report = et.recover(path)
     assert (report.state, report.reason, report.events, report.lost) == ("damaged", "count", 30, False)
     assert report.quarantine is not None

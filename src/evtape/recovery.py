@@ -50,8 +50,8 @@ def recover(
         fd = os.open(name, READ)
         try:
             report = walk(name, fd, progress)
-            if salvage and (report.cut or report.state == "invalid"):
-                return write_salvaged(fd, report, os.fspath(output or ""), progress)
+            if salvage and (stop := _end_of_saved(fd, report)) > report.end:
+                return write_salvaged(fd, report, stop, os.fspath(output or ""), progress)
             report = _require_stream(fd, report)
             if output is not None and not dry_run:
                 _copy_prefix(fd, report, os.fspath(output))
@@ -189,7 +189,7 @@ def find_intact(fd: int, report: Report) -> int:
 
 
 def _end_of_saved(fd: int, report: Report) -> int:
-    """Where the bytes end that are saved before they are cut.
+    """Where the bytes end that are saved before they are cut, or salvaged.
 
     They are the published ones. Where EventCount says that there are more events, and intact ones lie behind
     WriteOffset, it may be WriteOffset that is wrong, so those are saved too.

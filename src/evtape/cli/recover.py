@@ -31,7 +31,8 @@ def command(path: str, output: str | None, dry_run: bool, salvage: bool, as_json
     With --salvage, intact events behind damage are taken over too, also where the beginning of PATH is lost. How many
     are missing between them nothing can tell: OUTPUT.salvage.json says which ones they are.
 
-    Exit code 0: nothing was lost; 1: published bytes were cut (with --dry-run: would be); 2: not a stream, or in use.
+    Exit code 0: nothing was lost; 1: published bytes were cut (with --dry-run: would be), or events are doubtful;
+    2: not a stream, or in use.
     """
     if dry_run and output is not None:
         raise click.UsageError("give --output or --dry-run, not both")
@@ -40,7 +41,7 @@ def command(path: str, output: str | None, dry_run: bool, salvage: bool, as_json
     with progress("recover") as advance:
         report = evtape.recover(path, output=output, dry_run=dry_run, progress=advance, salvage=salvage)
     print(json.dumps(report.as_dict()) if as_json else text_of(report, dry_run))
-    return DAMAGED if report.lost else GOOD
+    return DAMAGED if report.lost or report.salvaged else GOOD
 
 
 def text_of(report: evtape.Report, dry_run: bool = False) -> str:
@@ -54,7 +55,7 @@ def text_of(report: evtape.Report, dry_run: bool = False) -> str:
         verb = "is" if report.output is not None else "would be" if dry_run else "is now"
         count = f"EventCount {verb} {report.events} instead of {report.event_count}"
         saved = f"; events behind WriteOffset are saved in {report.quarantine}" if report.quarantine else ""
-        return f"{path}: {count}; no event is lost: {events}{saved}{where}"
+        return f"{path}: {count}; no event is lost: {events}{saved}{where}{_salvaged(report)}"
     if report.state == "open" and report.output is None:
         verb = "would be cut" if dry_run else "is cut"
         return f"{path}: was not closed; room without events {verb}; no event is lost: {events}"
@@ -66,7 +67,7 @@ def _salvaged(report: evtape.Report) -> str:
         return ""
     events = sum(run.events for run in report.salvaged)
     runs = f"{len(report.salvaged):,} run{'s' if len(report.salvaged) > 1 else ''}"
-    taken = f"and {events:,} from behind the damage, in {runs}, doubtful: see {marks_of(report.output or '')}"
+    taken = f"and {events:,} from behind that, in {runs}, doubtful: see {marks_of(report.output or '')}"
     lines = [f"bytes {run.offset:,} to {run.end:,}: {_taken(run)}" for run in report.salvaged[:_RUNS_SHOWN]]
     more = len(report.salvaged) - _RUNS_SHOWN
     return "\n    ".join([f"\n  {taken}", *lines, *([f"and {more:,} more"] if more > 0 else [])])
