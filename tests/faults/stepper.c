@@ -168,6 +168,8 @@ static int step_region(pid_t pid, long limit) {
         int stopped = WSTOPSIG(status);
         if (stopped == SIGUSR2)
             return -1;
+        if (stopped == SIGSTOP || stopped == SIGCONT) /* somebody stopped us all for a while */
+            continue;
         if (stopped != SIGTRAP) {
             violation("a signal while stepping", stopped, 0);
             return status;
@@ -212,7 +214,7 @@ int main(int argc, char **argv) {
         if (WIFEXITED(status) || WIFSIGNALED(status))
             break;
         signal = WSTOPSIG(status);
-        if (signal == SIGTRAP)
+        if (signal == SIGTRAP || signal == SIGSTOP || signal == SIGCONT)
             signal = 0;
         if (signal == SIGUSR1) {
             signal = 0;
