@@ -76,6 +76,9 @@ def run(ctx: Context) -> None:
                 report = evtape.modules["evtape.walk"].walk("bits", fd)
                 ctx.count(f"verified, {core}")
                 compare(ctx, core, bit, name, want, report)
+        if want.reason == "checksum" and owners[at] < starts[-1] and bit % ctx.scale(53, 1009) == 0:
+            for core, evtape in cores.items():
+                refuses(ctx, core, evtape, image[:], bit)
         image[at] ^= 1 << (bit & 7)
         flips[name] += 1
         if want.state == "open":
@@ -96,6 +99,19 @@ def compare(ctx: Context, core: str, bit: int, name: str, want: Any, report: Any
     got = (report.state, report.events, report.end, report.reason)
     if got != tuple(want):
         ctx.violation("verdicts differ", f"bit {bit} of {name}: {core} says {got}, the reference {tuple(want)}")
+
+
+def refuses(ctx: Context, core: str, evtape: Any, data: bytes, bit: int) -> None:
+    """Opening for append may not cut intact events off behind a damaged one, nor change anything."""
+    path = ctx.work / "middle.tape"
+    path.write_bytes(data)
+    ctx.count("open('a') with damage in the middle")
+    try:
+        evtape.open(path, "a").close()
+    except evtape.CorruptError:
+        if path.read_bytes() == data:
+            return
+    ctx.violation("damage in the middle is cut, or changed", f"{core}: bit {bit}")
 
 
 def report_disorder(cores: dict[str, Any], fd: int, image: mmap.mmap, at: int, bit: int) -> int:

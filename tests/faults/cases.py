@@ -207,6 +207,65 @@ def lost_new_header(evtape: Any, folder: Path) -> str:
     return "" if after.read_bytes() == (24).to_bytes(8, "little") + bytes(8) + image[16:24] else "it is not empty"
 
 
+def page_gone(evtape: Any, folder: Path) -> str:
+    """The file is cut under a writer: the append that stores into the missing page is not published."""
+    if evtape.backend == "python":
+        return ""  # has no guard: a writer whose file is cut is not protected there, as docs/guarantees.md says
+    path = folder / "s.tape"
+
+    def cut() -> str:
+        tape = evtape.open(path, "w", capacity=1 << 20, durability="none")
+        tape.append_many([b"x" * 1000] * 3)
+        before = tape._region.load_header()
+        os.truncate(path, 4096)
+        told = []
+        for write in (lambda: tape.append(b"y" * 5000), lambda: tape.append_many([b"y" * 5000])):
+            try:
+                write()
+                told.append("no exception")
+            except evtape.Error:
+                pass
+        if tape._region.load_header() != before:
+            told.append(f"the header was {before} and is {tape._region.load_header()}")
+        return ", ".join(told)
+
+    status, told = harness.in_child(cut)
+    return harness.tell(status) if told is None else str(told)
+
+
+def zeros_in_a_view(evtape: Any, folder: Path) -> str:
+    """A page of a view is cut off and becomes zeros; the file then has its size again, so that only the guard knows."""
+    path = folder / "s.tape"
+    data = bytes(range(1, 255)) * 100
+    path.write_bytes(streams.stream([data]))
+    size = path.stat().st_size
+    with evtape.open(path, verify=False) as tape:
+        view = tape[0].data
+        os.truncate(path, 8192)
+        changed = bytes(view) != data
+        os.truncate(path, size)
+        try:
+            len(tape)
+        except evtape.TruncatedError:
+            return ""
+    return "the view became zeros" if changed else ""
+
+
+def shorter_by_less_than_a_page(evtape: Any, folder: Path) -> str:
+    """No page is gone when a file is cut within its last page: the bytes read as zeros and nothing else would tell."""
+    path = folder / "s.tape"
+    path.write_bytes(streams.stream([b"x" * 1000] * 6))
+    with evtape.open(path, verify=False) as tape:
+        len(tape)
+        os.truncate(path, path.stat().st_size - 500)
+        for ask in (lambda: len(tape), lambda: tape[0], lambda: tape.sizes):
+            try:
+                return f"no exception, but {ask()}"
+            except evtape.TruncatedError:
+                pass
+    return ""
+
+
 CASES: dict[str, Callable[[Any, Path], str]] = {
     "zeros that add up are events": zeros_add_up,
     "a torn timestamp is kept": torn_timestamp,
@@ -218,4 +277,7 @@ CASES: dict[str, Callable[[Any, Path], str]] = {
     "events above a WriteOffset that went down are cut and not saved": lowered_write_offset,
     "zeros before a torn entry are events": zeros_before_the_tear,
     "a new stream without its header cannot be opened": lost_new_header,
+    "an event in a page that is gone is published": page_gone,
+    "a view became zeros and its stream does not say so": zeros_in_a_view,
+    "a reader does not see that its file is shorter": shorter_by_less_than_a_page,
 }

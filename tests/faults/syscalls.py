@@ -90,7 +90,7 @@ def calls(ctx: Context) -> None:
                     continue
                 for error in errors[: ctx.scale(1, 9)]:
                     k = 1
-                    while k <= ctx.scale(2, 40) and one(ctx, core, evtape, (path, call, error, k)):
+                    while k <= ctx.scale(4, 40) and one(ctx, core, evtape, (path, call, error, k)):
                         k += 1
 
 
