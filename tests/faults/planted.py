@@ -37,34 +37,44 @@ class Bug:
 
 
 WRITER, RECOVERY, WALK = "src/evtape/writer.py", "src/evtape/recovery.py", "src/evtape/walk.py"
-PURE, NATIVE = "src/evtape/_core_py.py", "ext/_core.pyx"
+SIDECAR, FILES, READER = "src/evtape/sidecar.py", "src/evtape/files.py", "src/evtape/reader.py"
+PURE, NATIVE, GUARD = "src/evtape/_core_py.py", "ext/_core.pyx", "ext/fault_guard.c"
 
+# What is matched is as short as it can be, so that the sources may change around it.
 BUGS = (
     Bug(
         "published before the payload is stored", NATIVE,
-        "        at = self.base + self.offset\n        evtape_store_entry(at, timestamp, <uint32_t>size,",
-        "        at = self.base + self.offset\n"
-        "        evtape_publish(self.base, self.offset + 16 + size, self.count + 1)\n"
-        "        evtape_store_entry(at, timestamp, <uint32_t>size,",
+        "            timestamp = self._now()\n",
+        "            timestamp = self._now()\n"
+        "        evtape_publish(self.base, self.offset + 16 + size, self.count + 1)\n",
         "kill --only steps-append-native", "at an instruction",
     ),
     Bug(
         "a short batch is published before it is whole", NATIVE,
-        "            at += EVTAPE_ENTRY_SIZE + size\n        if self.mapping.faults() != 0:\n            return -1\n",
-        "            at += EVTAPE_ENTRY_SIZE + size\n"
-        "            evtape_publish(self.base, at - self.base, self.count + i + 1)\n",
+        "            if stop - at < EVTAPE_ENTRY_SIZE + size:\n",
+        "            evtape_publish(self.base, at - self.base, self.count + i)\n"
+        "            if stop - at < EVTAPE_ENTRY_SIZE + size:\n",
         "kill --only steps-batch-native", "at an instruction",
     ),
     Bug(
+        "a long batch is published before it is whole", NATIVE,
+        "            if array == NULL:\n",
+        "            evtape_publish(self.base, at - self.base, self.count + i)\n            if array == NULL:\n",
+        "kill --only steps-rows-native", "at an instruction",
+    ),
+    Bug(
         "WriteOffset is stored before EventCount", PURE,
-        "            header[1] = count\n            header[0] = end\n",
-        "            header[0] = end\n            header[1] = count\n",
+        "header[1] = count\n", "header[0], header[1] = end, count\n",
         "kill --only steps-append-python", "at an instruction",
     ),
     Bug(
+        "published although a page is gone", NATIVE,
+        "        if not faulted:\n", "        if True:\n",
+        "cases --only gone", "in a page that is gone",
+    ),
+    Bug(
         "the bound of an entry's size is one too high", NATIVE,
-        "if <int64_t>entry.size > bound - at - EVTAPE_ENTRY_SIZE:",
-        "if <int64_t>entry.size > bound - at - EVTAPE_ENTRY_SIZE + 1:",
+        "entry.size > bound - at - EVTAPE_ENTRY_SIZE:", "entry.size > bound - at - EVTAPE_ENTRY_SIZE + 1:",
         "fuzz", "verdicts differ|cores differ",
     ),
     Bug(
@@ -83,6 +93,26 @@ BUGS = (
         "syscalls --only calls", "retried into a success",
     ),
     Bug(
+        "what an earlier writer left is taken for flushed", WRITER,
+        "self._synced = FIRST_OFFSET", "self._synced = self._appender.offset",
+        "cases --only earlier", "leaves out what an earlier writer appended",
+    ),
+    Bug(
+        "the sidecar is not flushed", SIDECAR,
+        "os.fsync(fd)", "pass",
+        "cases --only older", "an older sidecar",
+    ),
+    Bug(
+        "a watermark is trusted on another boot", SIDECAR,
+        "mark.boot_id == boot_id()", "True",
+        "power --only kilobyte", r"open\('a'\)|not clean|without a warning",
+    ),
+    Bug(
+        "a torn header is an event", WALK,
+        "np.flatnonzero(suspects).tolist()", "[]",
+        "cases --only torn", "a torn (timestamp|entry)",
+    ),
+    Bug(
         "the zero rule is off", WALK,
         "adds_up = complete and scanner.ordinal == self.event_count", "adds_up = True",
         "reference", "misjudges an example",
@@ -94,18 +124,38 @@ BUGS = (
     ),
     Bug(
         "nothing is quarantined", RECOVERY,
-        "    if report.cut:\n", "    if False:\n",
+        "if saved > report.end:", "if False:",
         "power --only kilobyte", "cut and not saved",
     ),
     Bug(
+        "events above a WriteOffset that went down are not saved", RECOVERY,
+        "if report.cut or", "if True or",
+        "cases --only WriteOffset", "are cut and not saved",
+    ),
+    Bug(
+        "damage in the middle is cut", RECOVERY,
+        "if report.lost and not tail_only:", "if False:",
+        "bits", "damage in the middle",
+    ),
+    Bug(
+        "the count is not repaired", RECOVERY,
+        "region.store_header(report.end, report.events)", "region.store_header(report.end, report.event_count)",
+        "power --only mixed", "not clean|a second recovery",
+    ),
+    Bug(
         "the file is shortened before its header is stored", RECOVERY,
-        "            region.store_header(report.end, report.events)\n",
-        "            os.ftruncate(fd, report.end)\n            region.store_header(report.end, report.events)\n",
+        "            region.store_header(report.end",
+        "            os.ftruncate(fd, report.end)\n            region.store_header(report.end",
         "kill --only steps-recover-native", "at an instruction",
     ),
     Bug(
-        "no flush of a new file before it gets its name", "src/evtape/files.py",
+        "no flush of a new file before it gets its name", FILES,
         "os.fsync(self._fd)", "pass",
+        "power --only kilobyte", "quarantine was not durable",
+    ),
+    Bug(
+        "no flush of the folder of a new file", FILES,
+        "sync_folder(self._folder)", "pass",
         "power --only kilobyte", "quarantine was not durable",
     ),
     Bug(
@@ -129,6 +179,16 @@ BUGS = (
         "truncate", "a reader was killed",
     ),
     Bug(
+        "the guard does not count", GUARD,
+        "atomic_fetch_add(&slot->faults, 1);", "",
+        "cases --only view", "a view became zeros",
+    ),
+    Bug(
+        "a reader does not see that the file is shorter", READER,
+        "if size < self._bound or self._region.faults:", "if self._region.faults:",
+        "cases --only shorter", "a reader does not see",
+    ),
+    Bug(
         "after a power loss checksums are not compared", RECOVERY,
         "check=not same_boot", "check=False",
         "power --only kilobyte", r"open\('a'\)|not clean|without a warning",
@@ -146,6 +206,8 @@ def run(ctx: Context) -> None:
     for bug in ctx.progress([bug for bug in BUGS if ctx.only in bug.name], "planted"):
         if bug.part not in sound:
             sound[bug.part] = kinds(ctx.work / "sound", bug.part)
+            for kind, count in sound[bug.part].items():
+                ctx.violation("found without any bug planted", f"{bug.part}: {kind} ({count})")
         tree = ctx.work / "bug"
         shutil.copytree(ctx.work / "sound", tree, symlinks=True)
         source = tree / bug.file
