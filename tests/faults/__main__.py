@@ -21,6 +21,7 @@ PARTS = (
     "baddisk",
     "followers",
     "memory",
+    "sanitize",
     "tsan",
     "planted",
 )

@@ -20,6 +20,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from . import checker, harness
 from .reference import DATA, verdict
 
@@ -210,6 +212,7 @@ class Judges:
         self.scanner = first.modules["evtape._backend"].core.Scanner
         self.region = first.modules["evtape._backend"].core.Region(self.bulk_fd, LIMIT, "bulk")
         self.scan = checker.Scan()
+        self.poison = Poison(self.region) if "EVTAPE_POISON" in os.environ else None
 
     def count(self, name: str) -> None:
         self.found["figures"][name] = self.found["figures"].get(name, 0) + 1
@@ -232,6 +235,8 @@ class Judges:
             lib.scan(self.bulk_pointer, length, ref)
             if size >= 24:
                 found = scanner(self.region)
+                if self.poison is not None:
+                    self.poison.above(run.bound)
                 reason = found.run(run.bound, -1, True)
                 if (found.ordinal, found.offset, found.zero_ordinal, checker.REASONS.index(reason)) != (
                     run.ordinal, run.offset, run.zero, run.reason
@@ -277,6 +282,20 @@ class Judges:
                 "an unexpected exception", str([a for answer in answers for a in answer if a[0] == "bug"]), data
             )
         return tuple(answer[0] if answer[0] == "ok" else answer[1] for answer in answers[0])
+
+
+class Poison:
+    """Under AddressSanitizer (`sanitize.py`): what lies above the bound in a mapped file may not even be read."""
+
+    def __init__(self, region: Any) -> None:
+        self.start = np.frombuffer(region.view(0, LIMIT), np.uint8).ctypes.data
+        library = ctypes.CDLL(None)
+        self.put, self.take = library["__asan_poison_memory_region"], library["__asan_unpoison_memory_region"]
+
+    def above(self, bound: int) -> None:
+        """Poison what lies above, and nothing else."""
+        self.take(ctypes.c_void_p(self.start), ctypes.c_size_t(LIMIT))
+        self.put(ctypes.c_void_p(self.start + bound), ctypes.c_size_t(LIMIT - bound))
 
 
 def ask(evtape: Any, path: Path, data: bytes) -> list[tuple[Any, ...]]:

@@ -28,6 +28,7 @@ T = TypeVar("T")
 
 HERE = Path(__file__).parent
 CORES = ("native", "python")
+CORES_WANTED = "EVTAPE_FAULTS_CORES"  # in the environment: the only core that is tried
 
 
 class NotRun(Exception):  # noqa: N818 - it is no error
@@ -184,7 +185,8 @@ def both() -> dict[str, ModuleType]:
         raise NotRun("evtape cannot be imported")
     suffixes = importlib.machinery.EXTENSION_SUFFIXES
     built = any(Path(spec.origin).with_name(f"_core{suffix}").exists() for suffix in suffixes)
-    return {core: load(core) for core in (CORES if built else CORES[1:])}
+    wanted = os.environ.get(CORES_WANTED, " ".join(CORES)).split()
+    return {core: load(core) for core in (CORES if built else CORES[1:]) if core in wanted}
 
 
 @contextlib.contextmanager
