@@ -197,7 +197,7 @@ cdef _Mapping map_file(int fd, int64_t size, bint writable, str path):
 cdef class Region:
     """A file mapped into memory. `size` bytes of it may be touched; the file is extended under the mapping."""
     cdef readonly str path
-    cdef int64_t first  # bytes of the file when it was mapped
+    cdef int64_t first  # bytes of the file when this region was made
     cdef int64_t known  # bytes of the file that may be touched; with `ahead` there may be more
     cdef int fd
     cdef bint writable
@@ -322,7 +322,7 @@ cdef class Region:
         self._open()
         if size > self.mapping.length:
             self._map(size)
-        self.first = self.known = size
+        self.known = size
 
     @cython.critical_section
     def view(self, int64_t start, int64_t stop, /):

@@ -53,7 +53,7 @@
 #define EVTAPE_STEP_MAX ((int64_t)8 << 20)
 #endif
 
-/* The thread is started when the file has grown by this since it was mapped: whoever adds a few
+/* The thread is started when the file has grown by this since it was opened: whoever adds a few
  * events to a long stream needs none. At 10,000 events (10 MiB) a thread from 2 MiB on makes the
  * appends as much cheaper as it makes the end dearer, which has to wait for a piece that nobody
  * will use: 253 to 1,312 ns per event with it, 244 to 301 without. At 1,000,000 events it is 142 ns
@@ -263,8 +263,7 @@ struct room_ahead {
     int fd;
     char *base;
     int64_t reserved;
-    int64_t
-        first; /* the file's size when it was mapped; growth since decides about steps and thread */
+    int64_t first; /* the file's size when it was opened; growth decides about steps and thread */
     const int64_t *write_offset;
 
     _Atomic(int) populate;
@@ -293,6 +292,7 @@ struct room_ahead {
     int waiters; /* callers inside wait() */
     int has_thread;
     pthread_t thread;
+    int writer_cpu; /* where the writer was when the thread was started; -1: not known */
 
     /* Owned by the thread. Multiples of 2 MiB, at least 2 MiB: the header's page is never let go.
      */
@@ -433,6 +433,24 @@ static void thread_sleep(struct room_ahead *a, int64_t position, bool failed) {
     pthread_mutex_unlock(&a->lock);
 }
 
+/* The thread may run on every processor but the one that the writer is on now. Some schedulers let
+ * two threads of a process take turns on one for milliseconds, although another is idle, and in
+ * that time a fast writer is done: a million events took 190 ns each that way, and 144 this way.
+ * The thread moves itself: an attribute of pthread_create would have the writer wait for it. */
+static void run_elsewhere(const struct room_ahead *a) {
+#if defined(__linux__)
+    cpu_set_t allowed;
+    if (a->writer_cpu < 0 || a->writer_cpu >= CPU_SETSIZE ||
+        sched_getaffinity(0, sizeof allowed, &allowed) != 0)
+        return;
+    CPU_CLR(a->writer_cpu, &allowed);
+    if (CPU_COUNT(&allowed) > 0)
+        (void)sched_setaffinity(0, sizeof allowed, &allowed);
+#else
+    (void)a;
+#endif
+}
+
 static void *thread_main(void *argument) {
     struct room_ahead *a = argument;
 #if defined(__linux__)
@@ -440,6 +458,7 @@ static void *thread_main(void *argument) {
 #elif defined(__APPLE__)
     pthread_setname_np("evtape-ahead"); /* not run */
 #endif
+    run_elsewhere(a);
     bool failed = false;
     while (!atomic_load(&a->stopping)) {
         int64_t position = writer_position(a);
@@ -459,23 +478,6 @@ static void *thread_main(void *argument) {
     return NULL;
 }
 
-/* The thread may run on every processor but the one that the writer is on now. Some schedulers let
- * two threads of a process take turns on one for milliseconds, although another is idle, and in
- * that time a fast writer is done: a million events took 190 ns each that way, and 144 this way. */
-static void run_elsewhere(pthread_attr_t *attributes) {
-#if defined(__linux__)
-    cpu_set_t allowed;
-    int here = sched_getcpu();
-    if (here < 0 || here >= CPU_SETSIZE || sched_getaffinity(0, sizeof allowed, &allowed) != 0)
-        return;
-    CPU_CLR(here, &allowed);
-    if (CPU_COUNT(&allowed) > 0)
-        (void)pthread_attr_setaffinity_np(attributes, sizeof allowed, &allowed);
-#else
-    (void)attributes;
-#endif
-}
-
 /* The thread takes no signals, except those that a fault of its own raises: while one of these is
  * blocked the kernel kills the process instead of asking the handler. */
 static void thread_start(struct room_ahead *a) {
@@ -485,13 +487,11 @@ static void thread_start(struct room_ahead *a) {
     sigdelset(&all, SIGSEGV);
     sigdelset(&all, SIGFPE);
     sigdelset(&all, SIGILL);
+#if defined(__linux__)
+    a->writer_cpu = sched_getcpu();
+#endif
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    pthread_attr_t attributes;
-    pthread_attr_init(&attributes);
-    run_elsewhere(&attributes);
-    a->has_thread = pthread_create(&a->thread, &attributes, thread_main, a) == 0 ||
-                    pthread_create(&a->thread, NULL, thread_main, a) == 0;
-    pthread_attr_destroy(&attributes);
+    a->has_thread = pthread_create(&a->thread, NULL, thread_main, a) == 0;
     pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
@@ -515,6 +515,7 @@ evtape_ahead *evtape_ahead_start(int fd, void *base, int64_t reserved, int64_t f
     a->write_offset = write_offset;
     a->allocated = a->claimed = ready;
     a->making[THREAD] = a->making[WRITER] = NOTHING;
+    a->writer_cpu = -1;
     a->flushed = a->dropped =
         max64(round_down(__atomic_load_n(write_offset, __ATOMIC_ACQUIRE), PIECE), PIECE);
     atomic_init(&a->shared.ready, ready);

@@ -108,10 +108,10 @@ typedef struct evtape_ahead {
 } evtape_ahead;
 
 /* fd, base: the stream and its mapping (file offset 0); reserved: how many bytes are mapped, never
- * gone beyond; first: the file's size when it was mapped; ready: how many bytes are allocated (and,
+ * gone beyond; first: the file's size when it was opened; ready: how many bytes are allocated (and,
  * better, populated) by now; write_offset: the live WriteOffset in the mapping, read with an atomic
  * load at any time until stop() returns. The descriptor is duplicated. No thread is started before
- * the stream has grown by EVTAPE_THREAD_FROM (prefault.c) since it was mapped. NULL and errno when
+ * the stream has grown by EVTAPE_THREAD_FROM (prefault.c) since then. NULL and errno when
  * that fails. */
 evtape_ahead *evtape_ahead_start(int fd, void *base, int64_t reserved, int64_t first, int64_t ready,
                                  const int64_t *write_offset);
