@@ -69,6 +69,13 @@
 #define EVTAPE_AHEAD_MAX ((int64_t)16 << 20)
 #endif
 
+/* From this on a second thread helps where all room is made at once (a stream that is told its
+ * capacity). Starting it and waiting for its end costs about 0.1 ms: at 100,000 events of 1 KiB a
+ * whole job takes 159 ns per event with it and 207 without, at 10,000 there is nothing to gain. */
+#ifndef EVTAPE_TOGETHER_FROM
+#define EVTAPE_TOGETHER_FROM ((int64_t)32 << 20)
+#endif
+
 /* What stays mapped behind the writer, and how much is let go at once. Letting go is free:
  * unmapping at the end would cost the same (process time 260-290 ns per event with it, 303-340
  * without). */
@@ -240,6 +247,78 @@ static void room_populate(int fd, char *base, int64_t from, int64_t to, int64_t 
 }
 #endif
 
+/* ---- threads that make room ---- */
+
+static int current_cpu(void) {
+#if defined(__linux__)
+    return sched_getcpu();
+#else
+    return -1;
+#endif
+}
+
+/* A thread that makes room may run on every processor but the one that the writer was on when it
+ * was started. Some schedulers let two threads of a process take turns on one for milliseconds,
+ * although another is idle, and in that time a fast writer is done: a million events took 190 ns
+ * each that way, and 144 this way. The thread moves itself: an attribute of pthread_create would
+ * have the writer wait for it. */
+static void run_elsewhere(int writer_cpu) {
+#if defined(__linux__)
+    cpu_set_t allowed;
+    if (writer_cpu < 0 || writer_cpu >= CPU_SETSIZE ||
+        sched_getaffinity(0, sizeof allowed, &allowed) != 0)
+        return;
+    CPU_CLR(writer_cpu, &allowed);
+    if (CPU_COUNT(&allowed) > 0)
+        (void)sched_setaffinity(0, sizeof allowed, &allowed);
+#else
+    (void)writer_cpu;
+#endif
+}
+
+/* The thread takes no signals, except those that a fault of its own raises: while one of these is
+ * blocked the kernel kills the process instead of asking the handler. */
+static bool start_quietly(pthread_t *thread, void *(*run)(void *), void *argument) {
+    sigset_t all, before;
+    sigfillset(&all);
+    sigdelset(&all, SIGBUS);
+    sigdelset(&all, SIGSEGV);
+    sigdelset(&all, SIGFPE);
+    sigdelset(&all, SIGILL);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    bool started = pthread_create(thread, NULL, run, argument) == 0;
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return started;
+}
+
+/* ---- room in one go ---- */
+
+struct half {
+    int fd, writer_cpu, populate;
+    char *base;
+    int64_t from, to, size_before;
+};
+
+static void *populate_half(void *argument) {
+    struct half *h = argument;
+    run_elsewhere(h->writer_cpu);
+    room_populate(h->fd, h->base, h->from, h->to, h->size_before, h->populate);
+    return NULL;
+}
+
+/* Much room at once is brought in by two threads, half of it each. */
+static void populate_together(int fd, char *base, int64_t from, int64_t to, int64_t size_before,
+                              int populate) {
+    int64_t middle = round_down(from + (to - from) / 2, PIECE);
+    struct half upper = {fd, current_cpu(), populate, base, middle, to, size_before};
+    pthread_t thread;
+    bool helped =
+        to - from >= EVTAPE_TOGETHER_FROM && start_quietly(&thread, populate_half, &upper);
+    room_populate(fd, base, from, helped ? middle : to, size_before, populate);
+    if (helped)
+        pthread_join(thread, NULL);
+}
+
 int evtape_room_make(int fd, void *base, int64_t from, int64_t to, int populate) {
     if (from < 0 || to < from)
         return EINVAL;
@@ -249,7 +328,7 @@ int evtape_room_make(int fd, void *base, int64_t from, int64_t to, int populate)
     int error = room_allocate(fd, from, to, &size_before);
     if (error == 0 && populate != EVTAPE_ROOM_ALLOCATE) {
         room_advise(base, from, to, populate);
-        room_populate(fd, base, from, to, size_before, populate);
+        populate_together(fd, base, from, to, size_before, populate);
     }
     return error;
 }
@@ -433,24 +512,6 @@ static void thread_sleep(struct room_ahead *a, int64_t position, bool failed) {
     pthread_mutex_unlock(&a->lock);
 }
 
-/* The thread may run on every processor but the one that the writer is on now. Some schedulers let
- * two threads of a process take turns on one for milliseconds, although another is idle, and in
- * that time a fast writer is done: a million events took 190 ns each that way, and 144 this way.
- * The thread moves itself: an attribute of pthread_create would have the writer wait for it. */
-static void run_elsewhere(const struct room_ahead *a) {
-#if defined(__linux__)
-    cpu_set_t allowed;
-    if (a->writer_cpu < 0 || a->writer_cpu >= CPU_SETSIZE ||
-        sched_getaffinity(0, sizeof allowed, &allowed) != 0)
-        return;
-    CPU_CLR(a->writer_cpu, &allowed);
-    if (CPU_COUNT(&allowed) > 0)
-        (void)sched_setaffinity(0, sizeof allowed, &allowed);
-#else
-    (void)a;
-#endif
-}
-
 static void *thread_main(void *argument) {
     struct room_ahead *a = argument;
 #if defined(__linux__)
@@ -458,7 +519,7 @@ static void *thread_main(void *argument) {
 #elif defined(__APPLE__)
     pthread_setname_np("evtape-ahead"); /* not run */
 #endif
-    run_elsewhere(a);
+    run_elsewhere(a->writer_cpu);
     bool failed = false;
     while (!atomic_load(&a->stopping)) {
         int64_t position = writer_position(a);
@@ -478,21 +539,9 @@ static void *thread_main(void *argument) {
     return NULL;
 }
 
-/* The thread takes no signals, except those that a fault of its own raises: while one of these is
- * blocked the kernel kills the process instead of asking the handler. */
 static void thread_start(struct room_ahead *a) {
-    sigset_t all, before;
-    sigfillset(&all);
-    sigdelset(&all, SIGBUS);
-    sigdelset(&all, SIGSEGV);
-    sigdelset(&all, SIGFPE);
-    sigdelset(&all, SIGILL);
-#if defined(__linux__)
-    a->writer_cpu = sched_getcpu();
-#endif
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    a->has_thread = pthread_create(&a->thread, NULL, thread_main, a) == 0;
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    a->writer_cpu = current_cpu();
+    a->has_thread = start_quietly(&a->thread, thread_main, a);
 }
 
 /* ---- the writer's side ---- */
