@@ -13,6 +13,7 @@ import ctypes
 import mmap
 import os
 import random
+import shutil
 import struct
 import warnings
 import zlib
@@ -120,6 +121,8 @@ def breed(seed: int, batch: int, api_every: int, last: bool = False) -> Any:
             if len(pool) < 2000:
                 pool.append(data)
                 found["new"].append(data)
+    if judges is not None:
+        shutil.rmtree(judges.folder, ignore_errors=True)
     return found
 
 
