@@ -23,12 +23,13 @@ from bench.tables import table
 ROOT = BENCH.parent
 SHORT, LONG = 2_000, 12_000
 CHILD = """
-import sys, evtape
-path, events, data = sys.argv[1], int(sys.argv[2]), b"x" * int(sys.argv[3])
-with evtape.open(path, "w", capacity=events * (16 + len(data)) + 24, durability="none") as tape:
-    append = tape.append
-    for _ in range(events):
-        append(data)
+import itertools, sys, evtape
+def write(path, events, data):
+    with evtape.open(path, "w", capacity=events * (16 + len(data)) + 24, durability="none") as tape:
+        append = tape.append
+        for data in itertools.repeat(data, events):
+            append(data)
+write(sys.argv[1], int(sys.argv[2]), b"x" * int(sys.argv[3]))
 """
 LINE = re.compile(r"^\s*([\d,]+) \([^)]*\)\s+\S*?:(\S+)")
 
