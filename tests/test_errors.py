@@ -281,6 +281,29 @@ def test_a_file_truncated_under_a_reader(et, tmp_path):
                 assert str(path) in str(caught.value)
 
 
+@posix
+@pytest.mark.parametrize("durability", ["none", "close", "full"])
+@pytest.mark.parametrize("use", ["grow", "sync", "close"])
+def test_a_file_truncated_under_a_writer(et, tmp_path, durability, use):
+    """Where the file is looked at anyway, the writer says that its events are gone, and does not put zeros there."""
+    path = tmp_path / "t.tape"
+    tape = et.open(path, "w", durability=durability)
+    tape.append(b"x" * 8000)
+    os.truncate(path, 4096)
+    uses = {"grow": lambda: tape.append(bytes(5 << 20)), "sync": tape.sync, "close": tape.close}
+    with pytest.raises(et.TruncatedError, match="has 4096 bytes but its header publishes 8040"):
+        uses[use]()
+    if use != "close":
+        for again in (tape.sync, lambda: tape.append(b"more")):
+            with pytest.raises(et.TruncatedError, match="8040"):
+                again()
+        tape.close()
+    assert tape.closed
+    assert path.stat().st_size == 4096
+    with et.open(tmp_path / "other.tape", "a") as other:  # the process goes on
+        other.append(b"y")
+
+
 def test_a_stream_rewritten_in_place_under_a_reader(et, tmp_path):
     path = tmp_path / "t.tape"
     path.write_bytes(stream(sample(50)))

@@ -7,7 +7,7 @@ them do.
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import mmap
 import os
 import sys
@@ -94,14 +94,22 @@ class Region:
             raise errors.named(error, self.path, f"making room for {size} bytes") from None
 
     def _populate(self, start: int, stop: int) -> None:
-        """Bring the new pages in now, so that no append waits for one. Only a matter of time: a failure is no error."""
+        """Bring the new pages in now, so that no append waits for one.
+
+        A kernel that cannot do it (before 5.14) leaves it to the faults. A page that cannot be had is an OSError here:
+        the store into it would be a SIGBUS, which nothing can turn into an exception.
+        """
         if sys.platform == "linux":
             first = start // mmap.PAGESIZE * mmap.PAGESIZE
             mapping = self._mapping
-            with contextlib.suppress(OSError):  # a kernel before 5.14
+            try:
                 if self.large_pages:
                     mapping.madvise(mmap.MADV_HUGEPAGE, first, stop - first)
                 mapping.madvise(_MADV_POPULATE_WRITE, first, stop - first)
+            except OSError as error:
+                if error.errno == errno.EFAULT:
+                    self.size = start
+                    raise OSError(errors.why_no_page(self.path), "") from None
 
     @property
     def reach(self) -> int:

@@ -159,6 +159,7 @@ class Writer(Tape):
 
     def _grow(self, end: int) -> None:
         """Extend the file to ``end`` and a step beyond, in the background from here on where the core can."""
+        self._require_whole()
         region = self._region
         region.large_pages = self._wants_large_pages(end)
         if end > region.reach:
@@ -192,6 +193,17 @@ class Writer(Tape):
         self._failure = failure
         self._appender.halt()
 
+    def _require_whole(self) -> None:
+        """Fail for good when somebody else cut the file below what is published.
+
+        To go on would put zeros in the place of events.
+        """
+        size, published = os.fstat(self._fd).st_size, self._appender.offset
+        if size < published:
+            failure = errors.truncated(self.path, size, published)
+            self._fail(lambda: failure)
+            raise failure
+
     def _fault(self) -> Exception:
         """Fail for good, because a page of the mapping is gone, and say why it is."""
         # Where the file is still there, the disk could not take the page: it is bad, or copies on write and is full.
@@ -222,6 +234,7 @@ class Writer(Tape):
 
     def _flush(self) -> tuple[int, int, int]:
         """Flush what was appended since the last time; returns the position up to which all is durable now."""
+        self._require_whole()
         position = self._appender.position()
         end = position[0]
         if end == self._synced:
@@ -279,7 +292,9 @@ class Writer(Tape):
                 self._appender.halt()
             self.__dict__.pop("append", None)  # after the halt: the method of the class would append once more
             try:
-                if not failed and self._durability != "none":
+                if not failed and self._durability == "none":
+                    self._require_whole()
+                elif not failed:
                     self._leave_sidecar(self._flush())
             finally:
                 self._shut(cut=self._failure is None)
