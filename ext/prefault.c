@@ -219,21 +219,37 @@ static void room_advise(char *base, int64_t from, int64_t to, int populate) {
     errno = saved;
 }
 
-/* Brings the pages of [from, to) in. Nothing here can fail the caller: EINVAL is an old kernel,
- * EFAULT a file that was shortened this moment, ENOMEM a tight cgroup; in each case the store
- * itself faults later, as it would have anyway. */
-static void room_populate(int fd, char *base, int64_t from, int64_t to, int64_t size_before,
-                          int populate) {
+/* Why pages of the file cannot be had: what the file system says when a zero is written there. */
+static int why_no_page(int fd, int64_t at) {
+    static const char zero = 0;
+    ssize_t n;
+    do {
+        n = pwrite(fd, &zero, 1, (off_t)at);
+    } while (n < 0 && errno == EINTR);
+    return n < 0 ? errno : EIO;
+}
+
+/* Brings the pages of [from, to) in; 0 or an errno. EFAULT is a page that the file system will not
+ * give: it copies on write and is full, a quota is used up, or the disk is bad. The store would be
+ * a SIGBUS. Anything else cannot fail the caller: EINVAL is an old kernel, ENOMEM a tight cgroup,
+ * and the store itself faults later, as it would have anyway. */
+static int room_populate(int fd, char *base, int64_t from, int64_t to, int64_t size_before,
+                         int populate) {
     int64_t page = page_size();
     char *start = base + round_down(from, page);
     size_t length = (size_t)(round_up(to, page) - round_down(from, page));
-    int saved = errno;
+    int saved = errno, error = 0;
     if (populate == EVTAPE_ROOM_LARGE)
         fill_broken_page(fd, from, to, size_before);
-    while (madvise(start, length, MADV_POPULATE_WRITE) != 0)
-        if (errno != EINTR && errno != EAGAIN)
-            break;
+    while (madvise(start, length, MADV_POPULATE_WRITE) != 0) {
+        if (errno == EINTR || errno == EAGAIN)
+            continue;
+        error =
+            errno == EFAULT ? why_no_page(fd, to - 1) : 0; /* the last byte: nobody is there yet */
+        break;
+    }
     errno = saved;
+    return error;
 }
 #else
 static void room_advise(char *base, int64_t from, int64_t to, int populate) {
@@ -241,9 +257,10 @@ static void room_advise(char *base, int64_t from, int64_t to, int populate) {
 }
 
 /* Not run. Other systems have no call that maps pages writable without storing into them. */
-static void room_populate(int fd, char *base, int64_t from, int64_t to, int64_t size_before,
-                          int populate) {
+static int room_populate(int fd, char *base, int64_t from, int64_t to, int64_t size_before,
+                         int populate) {
     (void)fd, (void)base, (void)from, (void)to, (void)size_before, (void)populate;
+    return 0;
 }
 #endif
 
@@ -294,7 +311,7 @@ static bool start_quietly(pthread_t *thread, void *(*run)(void *), void *argumen
 /* ---- room in one go ---- */
 
 struct half {
-    int fd, writer_cpu, populate;
+    int fd, writer_cpu, populate, error;
     char *base;
     int64_t from, to, size_before;
 };
@@ -302,21 +319,22 @@ struct half {
 static void *populate_half(void *argument) {
     struct half *h = argument;
     run_elsewhere(h->writer_cpu);
-    room_populate(h->fd, h->base, h->from, h->to, h->size_before, h->populate);
+    h->error = room_populate(h->fd, h->base, h->from, h->to, h->size_before, h->populate);
     return NULL;
 }
 
 /* Much room at once is brought in by two threads, half of it each. */
-static void populate_together(int fd, char *base, int64_t from, int64_t to, int64_t size_before,
-                              int populate) {
+static int populate_together(int fd, char *base, int64_t from, int64_t to, int64_t size_before,
+                             int populate) {
     int64_t middle = round_down(from + (to - from) / 2, PIECE);
-    struct half upper = {fd, current_cpu(), populate, base, middle, to, size_before};
+    struct half upper = {fd, current_cpu(), populate, 0, base, middle, to, size_before};
     pthread_t thread;
     bool helped =
         to - from >= EVTAPE_TOGETHER_FROM && start_quietly(&thread, populate_half, &upper);
-    room_populate(fd, base, from, helped ? middle : to, size_before, populate);
+    int error = room_populate(fd, base, from, helped ? middle : to, size_before, populate);
     if (helped)
         pthread_join(thread, NULL);
+    return error != 0 ? error : upper.error;
 }
 
 int evtape_room_make(int fd, void *base, int64_t from, int64_t to, int populate) {
@@ -328,7 +346,9 @@ int evtape_room_make(int fd, void *base, int64_t from, int64_t to, int populate)
     int error = room_allocate(fd, from, to, &size_before);
     if (error == 0 && populate != EVTAPE_ROOM_ALLOCATE) {
         room_advise(base, from, to, populate);
-        populate_together(fd, base, from, to, size_before, populate);
+        error = populate_together(fd, base, from, to, size_before, populate);
+        if (error != 0 && size_before < to)
+            (void)truncate_to(fd, size_before);
     }
     return error;
 }
@@ -425,6 +445,33 @@ static int extend(struct room_ahead *a, int64_t need) {
     return error;
 }
 
+/* Brings in what was claimed, or, where the file system does not give that much, what is needed of
+ * it; *to says how much. A file system that has no room for a page may have written others back to
+ * find some, and these need room again when they are stored to; so that begins where the writer
+ * is. */
+static int populate_piece(struct room_ahead *a, int64_t from, int64_t *to, int64_t size_before,
+                          int64_t need) {
+    int populate = atomic_load_explicit(&a->populate, memory_order_relaxed);
+    if (populate == EVTAPE_ROOM_ALLOCATE)
+        return 0;
+    int error = room_populate(a->fd, a->base, from, *to, size_before, populate);
+    int64_t less = round_up(need, page_size());
+    if (error != 0 && less > from && less < *to) {
+        *to = less;
+        from = min64(from, writer_position(a));
+        error = room_populate(a->fd, a->base, from, less, size_before, populate);
+    }
+    return error;
+}
+
+/* After a piece could not be made, or not whole: it, and what was claimed beyond it, is to be made
+ * again. Where nobody is at work there, the file is shortened to what can be used. */
+static void give_back(struct room_ahead *a, int who, int64_t made) {
+    a->claimed = min64(a->claimed, made);
+    if (a->making[1 - who] == NOTHING && truncate_to(a->fd, made) == 0)
+        a->allocated = a->claimed;
+}
+
 /* Makes one piece of room. Called with the lock held, which is let go while pages are brought in:
  * that is where the time goes. need: where the writer wants to get to, 0 for the thread. */
 static int make_piece(struct room_ahead *a, int who, int64_t need) {
@@ -434,15 +481,15 @@ static int make_piece(struct room_ahead *a, int who, int64_t need) {
             return error;
     }
     int64_t from = a->claimed, to = min64(round_down(from, PIECE) + PIECE, a->allocated);
-    int64_t size_before = a->size_before;
+    int64_t made = to, size_before = a->size_before;
     a->claimed = to;
     a->making[who] = from;
     pthread_mutex_unlock(&a->lock);
-    int populate = atomic_load_explicit(&a->populate, memory_order_relaxed);
-    if (populate != EVTAPE_ROOM_ALLOCATE)
-        room_populate(a->fd, a->base, from, to, size_before, populate);
+    int error = populate_piece(a, from, &made, size_before, need);
     pthread_mutex_lock(&a->lock);
     a->making[who] = NOTHING;
+    if (error != 0 || made < to)
+        give_back(a, who, error != 0 ? from : made);
     int64_t ready = min64(a->claimed, min64(a->making[THREAD], a->making[WRITER]));
     /* While somebody is at work there is nothing to ask for; the thread lowers this before it
      * sleeps. */
@@ -450,7 +497,7 @@ static int make_piece(struct room_ahead *a, int who, int64_t need) {
     atomic_store_explicit(&a->shared.ready, ready, memory_order_release);
     if (a->waiters > 0)
         pthread_cond_broadcast(&a->progress);
-    return 0;
+    return error;
 }
 
 /* ---- the thread ---- */

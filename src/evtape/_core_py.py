@@ -109,7 +109,8 @@ class Region:
             except OSError as error:
                 if error.errno == errno.EFAULT:
                     self.size = start
-                    raise OSError(errors.why_no_page(self.path), "") from None
+                    os.pwrite(self._fd, b"\0", start)  # raises what the file system says of it
+                    raise OSError(errno.EIO, "") from None
 
     @property
     def reach(self) -> int:

@@ -121,15 +121,10 @@ def faulted(path: str) -> TruncatedError:
     )
 
 
-def why_no_page(path: str) -> int:
-    """Why a page of a file that is there cannot be had: its disk is full, if it looks like that, or bad. An errno."""
-    full = hasattr(os, "statvfs") and os.statvfs(path).f_bavail < 256
-    return errno.ENOSPC if full else errno.EIO
-
-
 def not_stored(path: str) -> OSError:
-    """A store into the mapping failed though the file is there."""
-    number = why_no_page(path)
+    """A store into the mapping failed though the file is there: the disk is full, if it looks like that, or bad."""
+    full = hasattr(os, "statvfs") and os.statvfs(path).f_bavail < 256
+    number = errno.ENOSPC if full else errno.EIO
     return OSError(number, f"{os.strerror(number)} while storing into the mapping; open the stream again", path)
 
 
