@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 import warnings
@@ -13,7 +14,7 @@ if sys.platform != "linux":
 if shutil.which("gcc") is None and shutil.which("cc") is None:
     pytest.skip("not run: no C compiler", allow_module_level=True)
 
-from tests.faults import cases, harness
+from tests.faults import cases, harness, report
 from tests.faults.__main__ import main
 
 PIECES = (
@@ -61,3 +62,23 @@ def test_no_violation(piece: str) -> None:
 @pytest.mark.parametrize("case", [marked(case) for case in cases.CASES])
 def test_stays_found(case: str) -> None:
     assert main(["cases", "--only", case]) == 0
+
+
+def test_report_counts_each_thing_once() -> None:
+    def line(part: str, piece: str, mode: str, seconds: float) -> str:
+        return json.dumps({"part": part, "piece": piece, "mode": mode, "seconds": seconds})
+
+    lines = [
+        line("realpower", "xfs", "full", 1.0),
+        line("realpower", "ext4", "full", 2.0),
+        line("syscalls", "disks-btrfs", "full", 3.0),
+        line("syscalls", "disks", "full", 4.0),
+        line("syscalls", "calls", "full", 5.0),
+        line("kill", "kills", "full", 6.0),
+        line("kill", "", "full", 7.0),
+        line("kill", "", "quick", 8.0),
+        line("kill", "owners", "quick", 9.0),
+    ]
+    seconds = {name: record["seconds"] for name, record in report.latest(lines).items()}
+    expected = {"realpower ext4": 2.0, "realpower xfs": 1.0, "kill": 7.0, "syscalls calls": 5.0, "syscalls disks": 4.0}
+    assert seconds == expected

@@ -103,6 +103,7 @@ class Context:
         return {
             "part": self.part,
             "piece": self.only,
+            "variant": "" if self.watermark else "without a sidecar",
             "mode": "full" if self.full else "quick",
             "seconds": round(time.monotonic() - self.started, 1),
             "figures": self.figures,
