@@ -62,7 +62,7 @@ TIMES = [
     ("uint64", np.uint64(2**63), OverflowError, str(2**63)),
     ("datetime-far", dt.datetime(9999, 1, 1, tzinfo=dt.UTC), OverflowError, "253370764800000000000"),
     ("datetime64-far", np.datetime64(2**62, "s"), OverflowError, str(2**62 * 10**9)),
-    ("nat", np.datetime64("NaT"), ValueError, "NaT"),
+    ("nat", np.datetime64("NaT", "D"), ValueError, "NaT"),
     ("nat-ns", np.datetime64("NaT", "ns"), ValueError, "NaT"),
     ("float", 1.5, TypeError, "float"),
     ("numpy-float", np.float64(1.5), TypeError, "float64"),

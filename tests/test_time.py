@@ -86,7 +86,7 @@ def test_nanoseconds_of_a_datetime_subclass_count(et, tmp_path):
         assert tape[0].timestamp == NS + 7
 
 
-BAD = [("now", TypeError), (1.5, TypeError), (2**63, OverflowError), (np.datetime64("NaT"), ValueError)]
+BAD = [("now", TypeError), (1.5, TypeError), (2**63, OverflowError), (np.datetime64("NaT", "s"), ValueError)]
 
 
 @pytest.mark.parametrize(("value", "error"), BAD, ids=[str(value) for value, _ in BAD])
