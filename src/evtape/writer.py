@@ -198,7 +198,8 @@ class Writer(Tape):
 
         To go on would put zeros in the place of events.
         """
-        size, published = os.fstat(self._fd).st_size, self._appender.offset
+        published = self._appender.position()[0]
+        size = os.fstat(self._fd).st_size
         if size < published:
             failure = errors.truncated(self.path, size, published)
             self._fail(lambda: failure)
@@ -234,12 +235,12 @@ class Writer(Tape):
 
     def _flush(self) -> tuple[int, int, int]:
         """Flush what was appended since the last time; returns the position up to which all is durable now."""
-        self._require_whole()
-        position = self._appender.position()
-        end = position[0]
-        if end == self._synced:
-            return position
         try:
+            self._require_whole()
+            position = self._appender.position()
+            end = position[0]
+            if end == self._synced:
+                return position
             self._region.flush(self._synced, end)
             self._region.flush(0, HEADER_SIZE)
         except OSError as error:
