@@ -397,7 +397,7 @@ cdef class Appender:
     cdef readonly int64_t offset
     cdef readonly int64_t count
     cdef readonly int64_t last_timestamp
-    cdef public int64_t limit
+    cdef int64_t _limit
     cdef object room
     cdef evtape_gate gate
 
@@ -409,7 +409,7 @@ cdef class Appender:
         self.offset = header.write_offset
         self.count = header.event_count
         self.last_timestamp = last_timestamp
-        self.limit = 0
+        self._limit = 0
         self.room = room
 
     cdef int _timestamp(self, object given, int64_t *timestamp) except -1:
@@ -440,12 +440,12 @@ cdef class Appender:
 
     cdef inline bint _fits(self, int64_t end) noexcept nogil:
         """Whether there is room up to `end`, with the gate held. Half way through what is there, more is asked for."""
-        if end <= self.limit:
+        if end <= self._limit:
             return True
-        if self.limit == 0 or self.ahead == NULL:
+        if self._limit == 0 or self.ahead == NULL:
             return False
-        self.limit = evtape_ahead_limit(self.ahead, end)
-        return end <= self.limit
+        self._limit = evtape_ahead_limit(self.ahead, end)
+        return end <= self._limit
 
     cdef int _fault(self) except -1:
         self.room(-1)
@@ -534,7 +534,7 @@ cdef class Appender:
             return -1
         timestamp, ordinal = self._now(), self.count
         at = self.base + self.offset
-        stop = self.base + min(self.limit, self.offset + SHORT_BATCH)
+        stop = self.base + min(self._limit, self.offset + SHORT_BATCH)
         for i in range(n):
             if not is_bytes(items[i]):
                 return -1
@@ -663,6 +663,20 @@ cdef class Appender:
         self.count += n
         evtape_publish(self.base, self.offset, self.count)
 
+    @property
+    def limit(self):
+        """The end of the room that may be stored to."""
+        self._enter_long()
+        cdef int64_t limit = self._limit
+        evtape_gate_leave_long(&self.gate)
+        return limit
+
+    @limit.setter
+    def limit(self, int64_t limit):
+        self._enter_long()
+        self._limit = limit
+        evtape_gate_leave_long(&self.gate)
+
     def position(self):
         """(WriteOffset, EventCount, timestamp of the last event) of one moment."""
         self._enter_long()
@@ -679,9 +693,15 @@ cdef class Appender:
     def halt(self):
         """Wait for a batch in another thread to end, then write no more: limit is 0 from here on."""
         self._enter_long()
-        self.limit = 0
+        self._limit = 0
         self.ahead = NULL
         self.mapping = None
+        evtape_gate_leave_long(&self.gate)
+
+    def forked(self):
+        """In a forked child: write no more. A thread that is not there may be inside, so nobody waits for it."""
+        self._limit = 0
+        self.ahead = NULL
         evtape_gate_leave_long(&self.gate)
 
 

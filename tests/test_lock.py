@@ -173,3 +173,39 @@ assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 """
     run_python(core, code, path)
     assert pairs(et.open(path)) == [(NS, b"parent"), (NS, b"child")]
+
+
+def test_a_fork_in_the_middle_of_another_threads_append(et, core, tmp_path):
+    """What holds the appender in the parent does not exist in the child, which is refused and does not wait for it."""
+    code = """
+import evtape, os, signal, sys, threading
+tape = evtape.open(sys.argv[1], "w", durability="none")
+batch, stop = [bytes(1000)] * 2000, threading.Event()
+
+def write():
+    while not stop.is_set():
+        tape.append_many(batch)
+        for data in batch[:50]:
+            tape.append(data)
+
+thread = threading.Thread(target=write)
+thread.start()
+sys.setswitchinterval(1e-5)
+for _ in range(40):
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)
+        status = 1
+        try:
+            tape.append(b"child")
+        except evtape.ReadOnlyError:
+            status = 0
+        os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+stop.set()
+thread.join()
+tape.close()
+"""
+    path = tmp_path / "t.tape"
+    run_python(core, code, path)
+    assert et.verify(path).state == "clean"

@@ -406,6 +406,11 @@ class Appender:
         with self._lock:
             self.limit = 0
 
+    def forked(self) -> None:
+        """In a forked child: write no more. A thread that is not there may be inside, so nobody waits for it."""
+        self.limit = 0
+        self._lock = threading.Lock()
+
 
 def _payload(data: Any, path: str, where: str = "") -> memoryview:
     """A flat view of `data`, or the error that says why there is none."""

@@ -314,7 +314,6 @@ class Writer(Tape):
         fd, self._fd = self._fd, -1
         end = self._appender.offset
         self._failure = lambda: errors.closed(self.path)
-        self._appender.limit = 0
         self._region.close()
         _writers.discard(self)
         try:
@@ -328,7 +327,7 @@ class Writer(Tape):
         """In the child after a fork: the parent goes on writing, this copy must not."""
         text = f"{self.path}: the writer was opened before fork(); the child must open the stream itself"
         self._failure = lambda: ReadOnlyError(text)
-        self._appender.limit = 0  # and not halt(): a thread that the child does not have may be inside the appender
+        self._appender.forked()
         self._region.forked()
         self._ticker = None
         self._slow = threading.RLock()
