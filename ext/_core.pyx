@@ -452,7 +452,7 @@ cdef class Appender:
         raise errors.faulted(self.region.path)
 
     cdef inline int64_t _append(self, const uint8_t *data, Py_ssize_t size, object given) except -1:
-        cdef int64_t timestamp = 0, ordinal = -1
+        cdef int64_t timestamp = 0, ordinal = -1, end
         cdef uint8_t *at
         cdef bint faulted
         if given is not None:
@@ -466,10 +466,11 @@ cdef class Appender:
                 with nogil:
                     evtape_gate_wait(&self.gate)
                 continue
-            if self._fits(self.offset + EVTAPE_ENTRY_SIZE + size):
+            end = self.offset + EVTAPE_ENTRY_SIZE + size
+            if self._fits(end):
                 break
             evtape_gate_leave(&self.gate)
-            self._make_room(self.offset + EVTAPE_ENTRY_SIZE + size)
+            self._make_room(end)
         if given is None:
             timestamp = self._now()
         at = self.base + self.offset
@@ -478,7 +479,7 @@ cdef class Appender:
         if not faulted:
             ordinal = self.count
             self.last_timestamp = timestamp
-            self.offset += EVTAPE_ENTRY_SIZE + size
+            self.offset = end
             self.count = ordinal + 1
             evtape_publish(self.base, self.offset, self.count)
             faulted = self.mapping.faults() != 0
@@ -618,14 +619,15 @@ cdef class Appender:
         self, Payload *rows, Py_buffer *array, Py_ssize_t size, Py_ssize_t n, int64_t total, const int64_t *stamps
     ) except -1:
         """Write n entries, from `rows` or from the rows of `array`, and publish them with one store."""
-        cdef int64_t ordinal
+        cdef int64_t ordinal, end
         cdef bint faulted
         while True:
             self._enter_long()
-            if self._fits(self.offset + total):
+            end = self.offset + total
+            if self._fits(end):
                 break
             evtape_gate_leave_long(&self.gate)
-            self._make_room(self.offset + total)
+            self._make_room(end)
         ordinal = self.count
         if total < SHORT_BATCH:
             self._write_batch(rows, array, size, n, stamps)
