@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
+import traceback
 
 from .harness import Context, NotRun, report_line
 
@@ -61,6 +62,9 @@ def run(part: str, options: argparse.Namespace) -> int:
         importlib.import_module(f".{part}", __package__).run(ctx)
     except NotRun as why:
         ctx.not_run(f"{part}: {why}")
+    except Exception as error:  # noqa: BLE001 - what was found until then is told as well
+        traceback.print_exc()
+        ctx.violation("the part itself failed", f"{type(error).__name__}: {error}")
     finally:
         ctx.close()
     record = ctx.as_dict()

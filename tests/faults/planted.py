@@ -171,7 +171,7 @@ BUGS = (
     Bug(
         "room is not allocated", PURE,
         "os.posix_fallocate(fd, start, stop - start)", "os.ftruncate(fd, stop)",
-        "syscalls --only disks", "a full disk killed",
+        "syscalls --only disks", "a full disk (killed|is told as)",
     ),
     Bug(
         "the guard is not installed", "src/evtape/guard.py",
