@@ -32,7 +32,9 @@ def main(argv: list[str] | None = None) -> int:
     """Returns 0 when no part found a violation, else 1."""
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
     parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
-    parser.add_argument("--full", action="store_true", help="as many cases as the published figures rest on: hours")
+    parser.add_argument(
+        "--full", action="store_true", help="as many cases as the published figures rest on: about an hour"
+    )
     parser.add_argument("--quick", action="store_true", help="a few seconds for each part (the default)")
     parser.add_argument("--results", metavar="FILE", help="append one line of JSON for each part")
     parser.add_argument("--seed", type=int, default=1)
