@@ -135,3 +135,10 @@ def test_mapped_file_on_a_full_disk(et, disk):
             mapped.grow(2 << 20)
         assert (caught.value.errno, len(mapped), mapped[:3]) == (errno.ENOSPC, 4096, b"abc")
         assert (disk / "f").stat().st_size == 4096
+
+
+@pytest.mark.parametrize("capacity", [2**63 - 1, 2**62])
+def test_capacity_beyond_any_file(et, tmp_path, capacity):
+    with pytest.raises(OSError, match=f"making room for {capacity} bytes") as caught:
+        et.open(tmp_path / "t.tape", "w", capacity=capacity)
+    assert caught.value.errno in (errno.EFBIG, errno.ENOSPC)

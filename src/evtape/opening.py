@@ -42,7 +42,9 @@ def open_for_writing(path: str, mode: str, durable: bool, capacity: int) -> Open
     opened = _find_or_make(path, mode, durable)
     try:
         if capacity > opened.region.size:
-            opened.region.grow(capacity)
+            # Where the file ends within a large page, that page is made of small ones.
+            whole_pages = capacity + -capacity % LARGE_PAGE
+            _grow(opened.region, max(capacity, min(whole_pages, 1 << 62)), capacity)
     except BaseException:
         opened.close()
         raise
@@ -134,20 +136,19 @@ def _start(path: str, temporary: str, fd: int, header: bytes, durable: bool) -> 
             files.write_all(fd, header)
             region.cover(len(header))
         else:
-            _grow_first(region)
+            # A large page for the header and what follows it. Where a small page is there first, the large one cannot
+            # be had any more, and 512 small ones cost ten times as much.
+            _grow(region, LARGE_PAGE, HEADER_SIZE)
             region.view(0, len(header))[:] = header
         undo.pop_all()
     return Opened(lock, fd, region)
 
 
-def _grow_first(region: core.Region) -> None:
-    """A large page for the header and what follows it, or on a full disk what the header needs.
-
-    Where a small page is there first, the large one cannot be had any more, and 512 small ones cost ten times as much.
-    """
+def _grow(region: core.Region, wanted: int, needed: int) -> None:
+    """Make room for the bytes wanted, or on a full disk for those that are needed."""
     try:
-        region.grow(LARGE_PAGE)
+        region.grow(wanted)
     except OSError as error:
         if error.errno not in NO_ROOM:
             raise
-        region.grow(HEADER_SIZE)
+        region.grow(needed)
