@@ -19,6 +19,7 @@ from .reference import Verdict
 if TYPE_CHECKING:
     from .harness import Context
 
+REACH = 64 << 20  # bytes of address space for an image: as long as any file of a writer here
 VERSIONS = 4  # contents kept per block; the header's has one for each append
 
 
@@ -57,14 +58,16 @@ class Arena:
         self.cores = cores
         self.check = checker.Checker()
         self.fd = os.memfd_create("image")
-        os.ftruncate(self.fd, LIMIT)
-        self.map = mmap.mmap(self.fd, LIMIT)
+        # Without a header the judges walk to the end of the file, which may be far beyond what is looked at here.
+        os.ftruncate(self.fd, REACH)
+        self.map = mmap.mmap(self.fd, REACH)
         self.address = checker.address_of(self.map)
         self.walk = next(iter(cores.values())).modules["evtape.walk"].walk
         self.seen = 0
 
     def base(self, image: bytes, size: int) -> None:
         """Begin with this image, cut or extended to `size`."""
+        assert size <= REACH
         os.ftruncate(self.fd, size)
         held = min(size, LIMIT)
         self.map[:held] = image[:held].ljust(held, b"\0")
