@@ -237,6 +237,18 @@ def compiled(source: str, *, shared: bool, flags: tuple[str, ...] = (), librarie
     return target
 
 
+def sanitizer(name: str) -> str:
+    """The library of a sanitizer, which an interpreter must have from its start. Raises NotRun without one."""
+    compiler = shutil.which("gcc")
+    if compiler is None:
+        raise NotRun("no gcc")
+    told = subprocess.run([compiler, f"-print-file-name={name}"], capture_output=True, text=True, check=True)
+    path = told.stdout.strip()
+    if not os.path.isabs(path):  # gcc gives the bare name back for a library that it does not have
+        raise NotRun(f"gcc has no {name} here")
+    return os.path.realpath(path)
+
+
 def in_child(work: Callable[[], Any], seconds: float | None = None) -> tuple[int, Any]:
     """Run in a forked child; returns its wait status and what it returned, or None.
 

@@ -60,7 +60,7 @@ HOLES = {
 
 def run(ctx: Context) -> None:
     """Everything on the sound core, then the holes."""
-    libraries = libraries_of()
+    libraries = ":".join(harness.sanitizer(name) for name in ("libasan.so", "libubsan.so"))
     tree = ctx.work / "tree"
     planted.copy(tree)
     planted.native(tree, FLAGS)
@@ -85,20 +85,6 @@ def run(ctx: Context) -> None:
         if not seen:
             ctx.violation("a planted hole is not seen", name)
         source.write_text(sound)
-
-
-def libraries_of() -> str:
-    """The sanitizers' libraries, which the interpreter must have from its start."""
-    compiler = shutil.which("gcc")
-    if compiler is None:
-        raise harness.NotRun("no gcc")
-    found = []
-    for name in ("libasan.so", "libubsan.so"):
-        told = subprocess.run([compiler, f"-print-file-name={name}"], capture_output=True, text=True, check=True)
-        found.append(os.path.realpath(told.stdout.strip()))
-        if not os.path.isabs(told.stdout.strip()):
-            raise harness.NotRun(f"gcc has no {name} here")
-    return ":".join(found)
 
 
 class Under:

@@ -28,7 +28,7 @@ FREE_THREADED = "EVTAPE_FREE_THREADED"
 
 def run(ctx: Context) -> None:
     """The interpreter that runs this, and a free-threaded one where the environment names it."""
-    library = library_of()
+    library = harness.sanitizer("libtsan.so")
     pythons = {"with the GIL": Path(sys.executable)}
     if FREE_THREADED in os.environ:
         pythons["free-threaded"] = Path(os.environ[FREE_THREADED])
@@ -49,18 +49,6 @@ def run(ctx: Context) -> None:
         if not found:
             ctx.violation("a planted race is not seen", label)
         shutil.rmtree(tree)
-
-
-def library_of() -> str:
-    """The sanitizer's library, which the interpreter must have from its start."""
-    compiler = shutil.which("gcc")
-    if compiler is None:
-        raise harness.NotRun("no gcc")
-    path = subprocess.run([compiler, "-print-file-name=libtsan.so"], capture_output=True, text=True, check=True)
-    library = os.path.realpath(path.stdout.strip())
-    if not os.path.isabs(library):
-        raise harness.NotRun("gcc has no ThreadSanitizer here")
-    return library
 
 
 def reports(
