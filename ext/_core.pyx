@@ -41,9 +41,11 @@ cdef extern from "clock.h" nogil:
 cdef extern from "crc32.h" nogil:
     void evtape_crc32_init()
     uint32_t evtape_crc32(uint32_t crc, const void *data, size_t n)
-    uint32_t evtape_copy_crc32(void *dst, const void *src, size_t n)
     int evtape_crc32_rungs(const char **names, int capacity)
     int evtape_crc32_use(const char *name)
+
+cdef extern from "entry.h" nogil:
+    void evtape_write_entry(uint8_t *at, int64_t timestamp, const void *data, uint32_t size, bint by_page)
 
 cdef extern from "fault_guard.h" nogil:
     ctypedef struct evtape_guard_slot:
@@ -80,7 +82,6 @@ cdef extern from "layout.h" nogil:
     void evtape_layout_init()
     void evtape_publish(uint8_t *base, int64_t write_offset, int64_t event_count)
     evtape_header evtape_load_header(const uint8_t *base)
-    void evtape_store_entry(uint8_t *at, int64_t timestamp, uint32_t size, uint32_t checksum)
     evtape_entry evtape_load_entry(const uint8_t *at)
 
 cdef extern from "prefault.h" nogil:
@@ -195,12 +196,17 @@ cdef _Mapping map_file(int fd, int64_t size, bint writable, str path):
 
 @cython.final
 cdef class Region:
-    """A file mapped into memory. `size` bytes of it may be touched; the file is extended under the mapping."""
+    """A file mapped into memory. `size` bytes of it may be touched; the file is extended under the mapping.
+
+    `by_page`: no single store into an entry crosses the end of a page. A file system that copies on write and is full
+    may have to write one page back before it lets the next be stored to; a store to both would be tried for ever.
+    """
     cdef readonly str path
     cdef int64_t first  # bytes of the file when this region was made
     cdef int64_t known  # bytes of the file that may be touched; with `ahead` there may be more
     cdef int fd
     cdef bint writable
+    cdef bint by_page
     cdef bint write_back  # what the background thread was told
     cdef bint large  # room is made of large pages
     cdef _Mapping mapping
@@ -208,10 +214,11 @@ cdef class Region:
     cdef object whole  # a memoryview of the mapping; every view that is handed out is a slice of it
     cdef list former  # mappings that were outgrown; other threads may still be storing through them
 
-    def __init__(self, int fd, int64_t size, str path, bint writable=False):
+    def __init__(self, int fd, int64_t size, str path, bint writable=False, bint by_page=False):
         self.fd = fd
         self.path = path
         self.writable = writable
+        self.by_page = by_page
         self.former = []
         self.large = True
         self._map(size)
@@ -398,6 +405,7 @@ cdef class Appender:
     cdef readonly int64_t count
     cdef readonly int64_t last_timestamp
     cdef int64_t _limit
+    cdef bint by_page  # the region's
     cdef object room
     cdef evtape_gate gate
 
@@ -410,6 +418,7 @@ cdef class Appender:
         self.count = header.event_count
         self.last_timestamp = last_timestamp
         self._limit = 0
+        self.by_page = region.by_page
         self.room = room
 
     cdef int _timestamp(self, object given, int64_t *timestamp) except -1:
@@ -474,7 +483,7 @@ cdef class Appender:
         if given is None:
             timestamp = self._now()
         at = self.base + self.offset
-        evtape_store_entry(at, timestamp, <uint32_t>size, evtape_copy_crc32(at + EVTAPE_ENTRY_SIZE, data, size))
+        evtape_write_entry(at, timestamp, data, <uint32_t>size, self.by_page)
         faulted = self.mapping.faults() != 0
         if not faulted:
             ordinal = self.count
@@ -546,7 +555,7 @@ cdef class Appender:
                 timestamp = stamps[i]
                 if timestamp == 0 and size == 0:
                     return -1
-            evtape_store_entry(at, timestamp, <uint32_t>size, evtape_copy_crc32(at + EVTAPE_ENTRY_SIZE, data, size))
+            evtape_write_entry(at, timestamp, data, <uint32_t>size, self.by_page)
             at += EVTAPE_ENTRY_SIZE + size
         if self.mapping.faults() != 0:
             return -1
@@ -656,7 +665,7 @@ cdef class Appender:
                 data, size = rows[i].data, rows[i].size
             else:
                 data = <const uint8_t *>array.buf + i * array.strides[0]
-            evtape_store_entry(at, timestamp, <uint32_t>size, evtape_copy_crc32(at + EVTAPE_ENTRY_SIZE, data, size))
+            evtape_write_entry(at, timestamp, data, <uint32_t>size, self.by_page)
             at += EVTAPE_ENTRY_SIZE + size
         if self.mapping.faults() != 0:
             return

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from tests.helpers import pairs, run_python
@@ -142,3 +143,21 @@ def test_capacity_beyond_any_file(et, tmp_path, capacity):
     with pytest.raises(OSError, match=f"making room for {capacity} bytes") as caught:
         et.open(tmp_path / "t.tape", "w", capacity=capacity)
     assert caught.value.errno in (errno.EFBIG, errno.ENOSPC)
+
+
+@pytest.mark.parametrize("size", [0, 1, 48, 1000, 5000, 70_000])
+def test_a_file_system_that_copies_on_write_gets_the_same_bytes(et, tmp_path, monkeypatch, size):
+    """There no store may cross the end of a page, so entries are stored in pieces."""
+    written = []
+    for pieces in False, True:
+        monkeypatch.setattr(et.files, "copies_on_write", lambda fd, pieces=pieces: pieces)
+        path = tmp_path / f"{pieces}.tape"
+        with et.open(path, "w") as tape:
+            for i in range(200):
+                tape.append(bytes([i]) * (size + i), timestamp=i + 1)
+            tape.append_many([bytes([i]) * size for i in range(50)], range(1000, 1050))
+            tape.append_many([memoryview(bytes([i]) * size) for i in range(50)], range(2000, 2050))
+            tape.append_array(np.full((50, size), 7, "u1"), np.arange(3000, 3050))
+        assert et.verify(path).state == "clean"
+        written.append(path.read_bytes()[24:])
+    assert written[0] == written[1]

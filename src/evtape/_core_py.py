@@ -54,14 +54,32 @@ def crc32_use(rung: str, /) -> None:
 # -------------------------------------------------------------------------------------------- region
 
 
+class _ByPage(mmap.mmap):
+    """A mapping into which no single store crosses the end of a page: see `by_page` of a region."""
+
+    def __setitem__(self, where: Any, data: Any) -> None:
+        view = memoryview(data)
+        at, stop = where.start, where.stop
+        while at < stop:
+            end = min(stop, at - at % mmap.PAGESIZE + mmap.PAGESIZE)
+            super().__setitem__(slice(at, end), view[: end - at])
+            view = view[end - at :]
+            at = end
+
+
 @final
 class Region:
-    """A file mapped into memory. `size` bytes of it may be touched; the file is extended under the mapping."""
+    """A file mapped into memory. `size` bytes of it may be touched; the file is extended under the mapping.
 
-    def __init__(self, fd: int, size: int, path: str, writable: bool = False) -> None:
+    `by_page`: no single store into an entry crosses the end of a page. A file system that copies on write and is full
+    may have to write one page back before it lets the next be stored to; a store to both would be tried for ever.
+    """
+
+    def __init__(self, fd: int, size: int, path: str, writable: bool = False, by_page: bool = False) -> None:
         self._fd = fd
         self.path = path
         self._writable = writable
+        self._map = _ByPage if by_page else mmap.mmap
         self._closed = False
         self.large_pages = True  # whether room is made of large pages; the native core's to use
         self._lock = threading.Lock()
@@ -132,7 +150,7 @@ class Region:
         self._open()
         if self._writable and size > len(self._whole):
             try:
-                mapping = mmap.mmap(self._fd, size)
+                mapping = self._map(self._fd, size)
             except (OSError, ValueError) as error:
                 failure = error if isinstance(error, OSError) else OSError(22, str(error))
                 raise errors.named(failure, self.path, f"mapping {size} bytes") from None

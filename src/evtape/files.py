@@ -10,13 +10,24 @@ import errno
 import os
 import secrets
 import stat
+import struct
+import sys
 
 from .errors import FormatError
+
+if sys.platform == "linux":
+    import fcntl
 
 BINARY = getattr(os, "O_BINARY", 0)  # a flag of Windows; elsewhere there is no other mode
 READ = os.O_RDONLY | BINARY
 WRITE = os.O_RDWR | BINARY
 _COPY = 1 << 20  # bytes copied at a time
+
+# Linux's ioctls (linux/fs.h and linux/btrfs.h), which Python has no names for.
+_GET_FLAGS = 0x80006601 | struct.calcsize("l") << 16
+_SET_FLAGS = 0x40006602 | struct.calcsize("l") << 16
+_NO_COW = 0x00800000
+_BTRFS_INFO = 0x8400941F
 
 
 def require_regular(path: str) -> os.stat_result:
@@ -45,6 +56,8 @@ class NewFile(contextlib.AbstractContextManager[int]):
 
     def __enter__(self) -> int:
         self._fd = os.open(self.temporary, WRITE | os.O_CREAT | os.O_EXCL, 0o666)
+        if copies_on_write(self._fd):
+            _overwrite_in_place(self._fd)
         return self._fd
 
     def __exit__(self, kind: object, *_: object) -> None:
@@ -79,6 +92,30 @@ class NewFile(contextlib.AbstractContextManager[int]):
             os.rename(self.temporary, self._path)
         else:
             os.unlink(self.temporary)
+
+
+def copies_on_write(fd: int) -> bool:
+    """Whether the file is on a file system that puts what is overwritten elsewhere: btrfs. O(1)."""
+    if sys.platform != "linux":
+        return False
+    try:
+        fcntl.ioctl(fd, _BTRFS_INFO, bytearray(1024))
+    except OSError:
+        return False
+    return True
+
+
+def _overwrite_in_place(fd: int) -> None:
+    """Ask for a new file, still empty, that its bytes are overwritten where they are (FS_NOCOW_FL).
+
+    Otherwise a page that was written back needs room again before it can be stored to, and where the disk is full that
+    store is a SIGBUS. The file system then keeps no checksums of the file, which has its own.
+    """
+    flags = bytearray(struct.calcsize("l"))
+    with contextlib.suppress(OSError):  # a disk that is not full can do without
+        fcntl.ioctl(fd, _GET_FLAGS, flags)
+        wanted = int.from_bytes(flags, sys.byteorder) | _NO_COW
+        fcntl.ioctl(fd, _SET_FLAGS, wanted.to_bytes(len(flags), sys.byteorder))
 
 
 def write_all(fd: int, data: bytes | memoryview) -> None:

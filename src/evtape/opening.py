@@ -71,7 +71,8 @@ def _find(path: str) -> Opened:
             if (os.fstat(fd).st_dev, os.fstat(fd).st_ino) != lock.identity:
                 raise errors.LockedError(f"{path}: the file was replaced while it was opened; try again")
             report = repair_for_append(path, fd)
-            return Opened(lock, fd, core.Region(fd, os.fstat(fd).st_size, path, True), report)
+            region = core.Region(fd, os.fstat(fd).st_size, path, True, files.copies_on_write(fd))
+            return Opened(lock, fd, region, report)
         except BaseException:
             os.close(fd)
             raise
@@ -129,7 +130,7 @@ def _start(path: str, temporary: str, fd: int, header: bytes, durable: bool) -> 
         undo.callback(os.close, fd)
         lock = WriterLock(temporary)
         undo.callback(lock.release)
-        region = core.Region(fd, 0, path, True)
+        region = core.Region(fd, 0, path, True, files.copies_on_write(fd))
         undo.callback(region.close)
         if durable:
             # A flush writes whole pages, so the header gets a small page of its own: the one that a write brings in.

@@ -19,6 +19,7 @@ MAKE = {
     # kernel, which looks for room for its metadata among the data, for minutes.
     "btrfs": ["mkfs.btrfs", "-q", "-f"],
 }
+QUOTA = 32 << 20
 SIZES = {"ext4": 64 << 20, "xfs": 300 << 20, "btrfs": 300 << 20}
 
 
@@ -42,7 +43,14 @@ def make(kind: str, image: Path, size: int = 0) -> None:
 
 @contextlib.contextmanager
 def mounted(kind: str, size: int = 0) -> Iterator[Path]:
-    """The folder of a new file system; unmounted afterwards."""
+    """The folder of a new file system; unmounted afterwards. "quota": a folder of a btrfs that may hold less."""
+    if kind == "quota":
+        with mounted("btrfs", size) as target:
+            command("btrfs", "quota", "enable", target)
+            command("btrfs", "subvolume", "create", target / "limited")
+            command("btrfs", "qgroup", "limit", QUOTA, target / "limited")
+            yield target / "limited"
+        return
     if os.geteuid() != 0:
         raise NotRun(f"{kind}: mounting needs root")
     folder = Path(tempfile.mkdtemp(prefix=f"evtape-{kind}-", dir="/dev/shm" if os.path.isdir("/dev/shm") else None))

@@ -174,6 +174,11 @@ BUGS = (
         "syscalls --only disks", "a full disk (killed|is told as)",
     ),
     Bug(
+        "new files are not overwritten in place", FILES,
+        "            _overwrite_in_place(self._fd)\n", "            pass\n",
+        "syscalls --only disks-btrfs", "a full disk (killed|cost)",
+    ),
+    Bug(
         "the guard is not installed", "src/evtape/guard.py",
         "    if _wanted:\n", "    if False:\n",
         "truncate", "a reader was killed",

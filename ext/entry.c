@@ -1,0 +1,27 @@
+/* entry.c - see entry.h.
+ *
+ * SPDX-License-Identifier: MIT
+ */
+#include "entry.h"
+
+/* No machine that this runs on has smaller pages. */
+#define SMALLEST_PAGE 4096
+
+static void copy_by_page(uint8_t *to, const uint8_t *from, size_t n) {
+    while (n > 0) {
+        size_t piece = SMALLEST_PAGE - (uintptr_t)to % SMALLEST_PAGE;
+        if (piece > n)
+            piece = n;
+        memcpy(to, from, piece);
+        to += piece, from += piece, n -= piece;
+    }
+}
+
+/* The CRC is taken of the copy, because the source may change meanwhile. */
+void evtape_write_entry_by_page(uint8_t *at, int64_t timestamp, const void *data, uint32_t size) {
+    uint8_t *copy = at + EVTAPE_ENTRY_SIZE;
+    uint8_t header[EVTAPE_ENTRY_SIZE];
+    copy_by_page(copy, data, size);
+    evtape_store_entry(header, timestamp, size, evtape_crc32(0, copy, size));
+    copy_by_page(at, header, EVTAPE_ENTRY_SIZE);
+}
