@@ -76,9 +76,8 @@ def whole_job(data: dict[str, Any]) -> str | None:
 
 
 def limits(data: dict[str, Any]) -> str | None:
-    parts = [
-        ("", "prepared", [key for key in keys_of(data, "prepared") if key not in {"evtape-pure", "python-mapped"}])
-    ]
+    left_out = {"evtape-pure", "python-mapped", "c-batch-here", "c-array-here"}
+    parts = [("", "prepared", [key for key in keys_of(data, "prepared") if key not in left_out])]
     return bar_chart(
         data, "How close to the machine", "Nanoseconds per 1 KB event, room prepared; less is better.", parts, "ns"
     )

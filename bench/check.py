@@ -34,6 +34,7 @@ WRITERS = [
         for core in ("native", "python")
         for mode in ("prepared", "whole", "many", "array", "latency")
     ),
+    *(Contender(f"evtape-{mode}", "", "evtape", mode, core="native") for mode in ("c-many", "c-array")),
 ]
 
 

@@ -3,6 +3,7 @@
 prepared         capacity made and populated before the clock, one `append` per event
 call             the same loop, calling a function that does nothing
 many, array      as prepared, `append_many` and `append_array` with --batch events
+c-many, c-array  not evtape: the C loop, called from here, from and into the same memory as these two
 whole            create, append, close; whole-capacity is told the size
 append           the loop of `whole` alone
 latency          every append of a cold stream timed alone
@@ -12,6 +13,7 @@ verify, iterate, timestamps: reading
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import sys
 import time
@@ -21,6 +23,7 @@ from collections.abc import Iterator
 import numpy as np
 
 import evtape
+from bench.builder import C_LIBRARY
 from bench.workload import Job, Run, contender_main, passes, payload_rows, percentiles, stream_bytes, timed
 
 
@@ -95,6 +98,19 @@ def run_array(job: Job) -> int:
                 tape.append_array(part)
 
         return timed(action)
+
+
+def run_c_loop(job: Job) -> int:
+    """In this process, so that what differs from `many` and `array` is the loop and not where the bytes lie."""
+    rows, payloads = payload_rows(job.size), job.payloads
+    first_byte = bytes.__basicsize__ - 1  # of an object; the last byte of the basic size is the zero behind the data
+    pointers = (ctypes.c_void_p * len(payloads))(*[id(data) + first_byte for data in payloads])
+    loop = ctypes.CDLL(str(C_LIBRARY)).loop_over
+    loop.argtypes = [ctypes.c_void_p] * 3 + [ctypes.c_size_t] * 2 + [ctypes.c_int64] * 2
+    listed = pointers if job.mode == "c-many" else None
+    with evtape.MappedFile(job.path, "w", stream_bytes(job.events, job.size)) as file:
+        base = np.frombuffer(file.view(writable=True), np.uint8).ctypes.data
+        return timed(lambda: loop(base, rows.ctypes.data, listed, len(rows), job.size, job.events, job.batch))
 
 
 def run_latency(job: Job) -> int:
@@ -199,6 +215,8 @@ MODES: dict[str, Run] = {
     "whole-capacity": run_whole,
     "many": run_many,
     "array": run_array,
+    "c-many": run_c_loop,
+    "c-array": run_c_loop,
     "latency": run_latency,
     "verify": run_verify,
     "iterate": run_iterate,

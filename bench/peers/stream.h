@@ -26,7 +26,7 @@ struct header {
 
 struct workload {
     uint8_t *block;
-    const uint8_t **payloads; /* separate pointers for contenders that take a list of buffers */
+    const uint8_t **payloads; /* for contenders that take a list of buffers: each allocated by itself, as one gets them */
     size_t size, distinct;
     int64_t events;
 };
@@ -104,7 +104,11 @@ static struct workload make_workload(const struct args *args)
         z ^= z >> 31;
         memcpy(work.block + i * 8, &z, 8); /* the peers run on little-endian machines only */
     }
-    for (size_t i = 0; i < work.distinct; i++) work.payloads[i] = work.block + i * work.size;
+    for (size_t i = 0; i < work.distinct; i++) {
+        uint8_t *payload = malloc(work.size);
+        if (!payload) die("malloc");
+        work.payloads[i] = memcpy(payload, work.block + i * work.size, work.size);
+    }
     return work;
 }
 
