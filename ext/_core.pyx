@@ -542,6 +542,7 @@ cdef class Appender:
         cdef uint8_t *stop
         cdef const uint8_t *data
         cdef Py_ssize_t i, size
+        cdef bint by_page = self.by_page
         if n == 0 or not evtape_gate_try(&self.gate):
             return -1
         timestamp, ordinal = self._now(), self.count
@@ -559,7 +560,7 @@ cdef class Appender:
                 timestamp = stamps[i]
                 if timestamp == 0 and size == 0:
                     return -1
-            evtape_write_entry(at, timestamp, data, <uint32_t>size, self.by_page)
+            evtape_write_entry(at, timestamp, data, <uint32_t>size, by_page)
             at += EVTAPE_ENTRY_SIZE + size
         if self.mapping.faults() != 0:
             return -1
@@ -658,8 +659,9 @@ cdef class Appender:
     ) noexcept nogil:
         cdef int64_t timestamp = self._now()
         cdef uint8_t *at = self.base + self.offset
-        cdef const uint8_t *data
-        cdef Py_ssize_t i
+        cdef const uint8_t *data = <const uint8_t *>array.buf if array != NULL else NULL
+        cdef Py_ssize_t i, stride = array.strides[0] if array != NULL else 0
+        cdef bint by_page = self.by_page
         if n == 0:
             return
         for i in range(n):
@@ -669,11 +671,8 @@ cdef class Appender:
                 data, size = rows[i].data, rows[i].size
                 if i + EXPECT < n:
                     evtape_expect(rows[i + EXPECT].data)
-            else:
-                data = <const uint8_t *>array.buf + i * array.strides[0]
-                if i + EXPECT < n:
-                    evtape_expect(data + EXPECT * array.strides[0])
-            evtape_write_entry(at, timestamp, data, <uint32_t>size, self.by_page)
+            evtape_write_entry(at, timestamp, data, <uint32_t>size, by_page)
+            data += stride
             at += EVTAPE_ENTRY_SIZE + size
         if self.mapping.faults() != 0:
             return

@@ -1,6 +1,6 @@
 """Hostile files against everything that reads one, on both cores and the reference parser: identical answers, no crash.
 
-The bulk goes through the native scanner, in a file in memory; each 40th mutant through the walk that `verify`,
+The bulk goes through the native scanner, in a file in memory; each 10th mutant through the walk that `verify`,
 `recover` and `open("a")` rest on; and every so many of those through all of the API. Each batch runs in a child. What
 kills a child is found again, saved in `corpus/`, and a violation. Mutants that show a verdict, or an answer of the
 API, that was not seen before are bred from.
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 CORPUS = harness.HERE / "corpus"
 LIMIT = 4096  # bytes of a file
 CORPUS_MAX = 250
-BULK = 39  # mutants for the scanner alone, for each that is walked
+BULK = 9  # mutants for the scanner alone, for each that is walked
 INTERESTING = (0, 1, 15, 16, 23, 24, 25, 40, 255, 512, 4080, 4095, 4096, 4097, 2**31 - 1, 2**31, 2**32 - 17, 2**32 - 1)
 INTERESTING += (2**32, 2**47, 2**62, 2**63 - 1, 2**63, 2**64 - 24, 2**64 - 1)
 
@@ -46,7 +46,7 @@ def run(ctx: Context) -> None:
     harness.both()  # loaded before the children are forked
     while ctx.figures.get("executions", 0) < wanted and not ctx.expired:
         seed = ctx.seed * 1_000_003 + number
-        status, found = harness.in_child(lambda seed=seed: breed(seed, batch, ctx.scale(50, 500)))
+        status, found = harness.in_child(lambda seed=seed: breed(seed, batch, ctx.scale(50, 10)))
         if found is None and not os.WIFSIGNALED(status):
             raise RuntimeError(f"batch {seed} ended with {harness.tell(status)}")
         if found is None:
