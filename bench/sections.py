@@ -71,7 +71,7 @@ def goals(quick: bool) -> list[Experiment]:
     limits = (C_PLAIN, C_ZLIB, PURE_CALL, PURE_MANY, PYTHON_MAPPED, PYTHON_METHOD, PYTHON_CALL)
     appended = replace(EVTAPE_APPEND, key="evtape-append", label="evtape, the appends of it alone")
     whole = (EVTAPE_WHOLE, appended, EVTAPE_SIZED, ZIG_WHOLE, GO_WHOLE, C_NAIVE, C_BUFFER)
-    small = (EVTAPE_CALL, C_CALL, EVTAPE_MANY, C_BATCH, EVTAPE_ARRAY, C_ARRAY)
+    small = (EVTAPE_CALL, C_CALL, EVTAPE_MANY, C_BATCH, C_BATCH_HERE, EVTAPE_ARRAY, C_ARRAY, C_ARRAY_HERE)
     found = [
         Experiment("prepared", "goals", "Append alone, room prepared", prepared + limits),
         Experiment("whole", "goals", "Whole job", whole),
