@@ -23,7 +23,8 @@ READ = os.O_RDONLY | BINARY
 WRITE = os.O_RDWR | BINARY
 _COPY = 1 << 20  # bytes copied at a time
 
-# Linux's ioctls (linux/fs.h and linux/btrfs.h), which Python has no names for.
+# Linux's ioctls (linux/fs.h and linux/btrfs.h), which Python has no names for. A few processors number them otherwise:
+# there the first question fails, and nothing is asked for.
 _GET_FLAGS = 0x80006601 | struct.calcsize("l") << 16
 _SET_FLAGS = 0x40006602 | struct.calcsize("l") << 16
 _NO_COW = 0x00800000
