@@ -33,6 +33,16 @@ _ADVICE: dict[type[OSError], str] = {
 }
 
 
+# Those of 0, 1, 2 that were closed when the program began. They lead to nothing now.
+_closed: set[int] = set()
+
+
+class ClosedError(click.ClickException):
+    """A standard stream that the command is about is closed: exit code 2."""
+
+    exit_code = WRONG
+
+
 class InputError(click.ClickException):
     """The input of a command is damaged: exit code 1."""
 
@@ -84,8 +94,10 @@ def commands() -> None:
     """
 
 
-def run(arguments: Sequence[str]) -> int:
-    """Run one command and return its exit code."""
+def run(arguments: Sequence[str], closed: frozenset[int] = frozenset()) -> int:
+    """Run one command and return its exit code. ``closed`` are the standard descriptors that were, to begin with."""
+    _closed.clear()
+    _closed.update(closed)
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError):  # a name that is no text must not end in a traceback
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
@@ -131,6 +143,18 @@ def code_of(error: Exception) -> int:
     if isinstance(error, OSError) and not isinstance(error, tuple(_ADVICE)):
         return DAMAGED
     return WRONG
+
+
+def need_stdin() -> None:
+    """ClosedError when there is no standard input. To be called before anything is opened."""
+    if 0 in _closed:
+        raise ClosedError("standard input is closed; nothing to append")
+
+
+def need_stdout() -> None:
+    """ClosedError when there is no standard output."""
+    if 1 in _closed:
+        raise ClosedError("standard output is closed")
 
 
 def open_to_read(path: str) -> evtape.Reader:

@@ -9,7 +9,7 @@ import click
 
 import evtape
 
-from . import InputError, _framing, damage_told, tell
+from . import InputError, _framing, damage_told, need_stdin, tell
 from ._json import event_of
 from ._streams import chunks, close_on_sigterm, code_after, store
 
@@ -40,6 +40,7 @@ def command(path: str, framing: str, as_json: bool) -> int:
     """
     if as_json and framing != "lines":
         raise click.UsageError("--json reads lines; leave out --framing")
+    need_stdin()
     splitter = _framing.splitter(framing)
     close_on_sigterm()
     stored = 0

@@ -11,7 +11,7 @@ import click
 
 import evtape
 
-from . import DAMAGED, GOOD, _framing, open_to_read, tell
+from . import DAMAGED, GOOD, _framing, need_stdout, open_to_read, tell
 from ._json import line_of
 from ._times import TIME, iso
 
@@ -35,6 +35,7 @@ def command(
     """
     if as_json and framing:
         raise click.UsageError("give --json or --framing, not both")
+    need_stdout()
     form: Callable[[evtape.Event], bytes]
     if framing:
         frame = _framing.framed(framing)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import evtape
 from evtape._format import ENTRY_SIZE, FIRST_OFFSET, HEADER, HEADER_SIZE
 
-from . import DAMAGED, GOOD, _show, open_to_read
+from . import DAMAGED, GOOD, _show, need_stdout, open_to_read
 from ._times import iso
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ def command(path: str, as_json: bool) -> int:
     One pass over the headers of the events; payloads are not read, so damage in them is not seen: 'evtape verify' reads
     everything. On a terminal there is a picture of the rate over time and of the sizes.
     """
+    need_stdout()
     with open_to_read(path) as tape:
         facts = _Facts(tape)
         if as_json:

@@ -1,0 +1,110 @@
+"""The command line in surroundings that are not as usual: standard descriptors closed, names that are no text."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from tests.helpers import NS, pairs
+
+pytest.importorskip("click")
+pytest.importorskip("rich")
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs a POSIX shell")
+
+CLOSED = ["<&-", ">&-", "2>&-", "<&- >&-", ">&- 2>&-", "<&- >&- 2>&-"]
+EVENTS = [(NS, b"one"), (NS + 1, b"two")]
+
+
+def shell(
+    core: str, arguments: list[object], redirections: str, stdin: bytes = b"new\n"
+) -> subprocess.CompletedProcess[bytes]:
+    argv = shlex.join([sys.executable, "-m", "evtape", *map(str, arguments)])
+    return subprocess.run(
+        ["sh", "-c", f"exec {argv} {redirections}"],
+        input=stdin,
+        capture_output=True,
+        env={**os.environ, "EVTAPE_BACKEND": core},
+        timeout=60,
+        check=False,
+    )
+
+
+def make(et: ModuleType, path: Path) -> None:
+    with et.open(path, "w") as tape:
+        tape.append_many([data for _, data in EVENTS], [timestamp for timestamp, _ in EVENTS])
+
+
+def payloads(et: ModuleType, path: Path) -> list[bytes]:
+    assert et.verify(path).state == "clean"
+    with et.open(path) as tape:
+        return [data for _, data in pairs(tape)]
+
+
+@pytest.mark.parametrize("redirections", CLOSED)
+@pytest.mark.parametrize("name", ["info", "cat", "verify", "recover"])
+def test_closed_descriptors_of_commands_that_print(
+    et: ModuleType, core: str, tmp_path: Path, name: str, redirections: str
+) -> None:
+    path = tmp_path / "x.tape"
+    make(et, path)
+    before = path.read_bytes()
+    done = shell(core, [name, path], redirections)
+    assert b"Traceback" not in done.stdout + done.stderr
+    assert path.read_bytes() == before
+    refused = ">&-" in redirections.split() and name in ("info", "cat")
+    assert done.returncode == (2 if refused else 0)
+    if refused and "2>&-" not in redirections:
+        assert done.stderr == b"evtape: standard output is closed\n"
+        assert done.stdout == b""
+    elif ">&-" not in redirections.split():
+        assert done.stdout
+
+
+@pytest.mark.parametrize("redirections", CLOSED)
+def test_closed_descriptors_append(et: ModuleType, core: str, tmp_path: Path, redirections: str) -> None:
+    path, fresh = tmp_path / "x.tape", tmp_path / "fresh.tape"
+    make(et, path)
+    before = path.read_bytes()
+    for target in (path, fresh):
+        done = shell(core, ["append", target], redirections)
+        assert b"Traceback" not in done.stdout + done.stderr
+        assert done.stdout == b""
+        if "<&-" in redirections.split():
+            assert done.returncode == 2
+            if "2>&-" not in redirections:
+                assert done.stderr == b"evtape: standard input is closed; nothing to append\n"
+        else:
+            assert (done.returncode, done.stderr) == (0, b"")
+    if "<&-" in redirections.split():
+        assert path.read_bytes() == before
+        assert not fresh.exists()
+    else:
+        assert payloads(et, path) == [b"one", b"two", b"new"]
+        assert payloads(et, fresh) == [b"new"]
+
+
+@pytest.mark.parametrize("redirections", CLOSED)
+def test_closed_descriptors_record(et: ModuleType, core: str, tmp_path: Path, redirections: str) -> None:
+    path = tmp_path / "x.tape"
+    make(et, path)
+    done = shell(core, ["record", path, "--", "sh", "-c", "echo out; echo err >&2; exit 3"], redirections)
+    assert done.returncode == 3
+    assert done.stdout == (b"" if ">&-" in redirections.split() else b"out\n")
+    assert done.stderr == (b"" if "2>&-" in redirections else b"err\n")
+    kept = payloads(et, path)
+    assert kept[:2] == [b"one", b"two"]
+    assert sorted(kept[2:]) == [b"err", b"out"]
+
+
+@pytest.mark.parametrize("redirections", CLOSED)
+def test_closed_descriptors_an_error_stays_off_stdout(core: str, tmp_path: Path, redirections: str) -> None:
+    done = shell(core, ["verify", tmp_path / "none.tape"], redirections)
+    assert done.returncode == 2
+    assert done.stdout == b""
+    assert b"Traceback" not in done.stderr
