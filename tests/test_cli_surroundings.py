@@ -108,3 +108,62 @@ def test_closed_descriptors_an_error_stays_off_stdout(core: str, tmp_path: Path,
     assert done.returncode == 2
     assert done.stdout == b""
     assert b"Traceback" not in done.stderr
+
+
+# ---------------------------------------------------------------------------------------------------- what is printable
+
+NASTY = "\x1b]0;x\x07\x7f\x80\x9b31m\u200e\u200f\u202a\u202e\u2066\u2069"
+
+
+def raw(output: bytes) -> list[str]:
+    """What is not printable in the lines of an output."""
+    return [character for line in output.decode().split("\n") for character in line if not character.isprintable()]
+
+
+def test_names_are_escaped_wherever_they_are_printed(et: ModuleType, core: str, tmp_path: Path) -> None:
+    path, other, none = (tmp_path / f"{name}{NASTY}ä日本.tape" for name in ("a", "b", "none"))
+    make(et, path)
+    make(et, other)
+    with open(other, "r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(b"x")
+    junk = tmp_path / f"junk{NASTY}"
+    junk.write_bytes(b"no stream at all, and long enough for a header")
+    commands: list[list[object]] = [
+        ["info", path],
+        ["verify", path, other, none, junk],
+        ["cat", other],
+        ["cat", junk],
+        ["append", junk],
+        ["record", junk, "--", "true"],
+        ["record", tmp_path / "r.tape", "--", f"nothing{NASTY}"],
+        ["recover", path],
+        ["recover", other, "--dry-run"],
+        ["recover", other, "--salvage", "-o", tmp_path / f"out{NASTY}"],
+        ["recover", other],
+        ["bench", "--dir", none],
+        ["demo", path],
+        ["demo", tmp_path / f"demo{NASTY}", "--files", 1],
+        [f"wrong{NASTY}"],
+    ]
+    for command in commands:
+        done = shell(core, command, "", stdin=b"")
+        assert b"Traceback" not in done.stderr
+        assert raw(done.stdout) + raw(done.stderr) == [], command
+        assert (
+            b"\\x1b]0;x\\x07\\x7f\\x80\\x9b31m\\u200e\\u200f\\u202a\\u202e\\u2066\\u2069" in done.stdout + done.stderr
+        )
+    assert "ä日本".encode() in shell(core, ["info", path], "").stdout
+
+
+def test_json_escapes_what_is_not_printable_and_comes_back(et: ModuleType, core: str, tmp_path: Path) -> None:
+    path, copy = tmp_path / "x.tape", tmp_path / "copy.tape"
+    texts = [f"ä日本 😀 {NASTY}", 'a "quote" \\ \t\n\0', "\U000e0001\u2028\ufeff", "plain"]
+    with et.open(path, "w") as tape:
+        tape.append_many([text.encode() for text in texts] + [b"\xff\x1b"])
+    done = shell(core, ["cat", "--json", path], "")
+    assert raw(done.stdout) == []
+    assert "ä日本 😀 \\u001b]0;x\\u0007\\u007f\\u0080\\u009b31m\\u200e".encode() in done.stdout
+    assert shell(core, ["append", "--json", copy], "", stdin=done.stdout).returncode == 0
+    with et.open(path) as one, et.open(copy) as other:
+        assert pairs(one) == pairs(other)

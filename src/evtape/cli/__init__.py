@@ -121,7 +121,14 @@ def run(arguments: Sequence[str], closed: frozenset[int] = frozenset()) -> int:
 def tell(message: str, name: str = "evtape") -> None:
     """One line to the person on stderr, whatever is in ``message``."""
     with contextlib.suppress(OSError):
-        print(f"{name}: {' '.join(message.split())}", file=sys.stderr, flush=True)
+        print(visible(f"{name}: {' '.join(message.split())}"), file=sys.stderr, flush=True)
+
+
+def visible(text: str) -> str:
+    """``text`` with what is not printable escaped: a file or its name must not command a terminal."""
+    if text.isprintable():
+        return text
+    return "".join([c if c.isprintable() else c.encode("unicode_escape").decode() for c in text])
 
 
 def told(error: Exception) -> str:

@@ -14,7 +14,15 @@ from evtape._format import TIME_MAX, TIME_MIN
 
 from ._times import iso, parse
 
-_quoted = json.JSONEncoder(ensure_ascii=False).encode
+_json = json.JSONEncoder(ensure_ascii=False).encode
+
+
+def _quoted(text: str) -> str:
+    """A JSON string. What is not printable is escaped, so that no terminal obeys it; it comes back all the same."""
+    quoted = _json(text)
+    if quoted.isprintable():
+        return quoted
+    return "".join([c if c.isprintable() else json.dumps(c)[1:-1] for c in quoted])
 
 
 def line_of(event: evtape.Event) -> bytes:

@@ -11,7 +11,7 @@ import numpy as np
 
 import evtape
 
-from . import _show
+from . import _show, visible
 from ._times import iso
 from .verify import code_of_report
 
@@ -52,7 +52,7 @@ def command(path: str, files: int | None, seconds: float | None) -> int:
         _look(out, tape)
     heading(out, "next")
     for line in (f"evtape info {path}", f"evtape cat -n 3 {path}"):
-        out.print(f"  {line}")
+        out.print(f"  {visible(line)}")
     return code_of_report(report)
 
 
@@ -102,11 +102,15 @@ def _summary(
     rate = tracer.events / tracer.nanoseconds * 1e9
     took = _show.duration_text(verify_seconds * 1e9)
     per_second = _show.count_text(report.events / verify_seconds), _show.bytes_text(report.end / verify_seconds)
-    state = f"{report.state}, every checksum matches" if report.ok else f"{report.state}: {report.problems[0].message}"
+    state = (
+        f"{report.state}, every checksum matches"
+        if report.ok
+        else f"{report.state}: {visible(report.problems[0].message)}"
+    )
     _show.pairs(
         out,
         [
-            ("stream", tape.path),
+            ("stream", visible(tape.path)),
             ("backend", evtape.backend),
             ("traced", f"work on {worked:,} source files, {tracer.nanoseconds / 1e9:.2f} s"),
             ("events", f"{len(tape):,}"),
@@ -164,7 +168,7 @@ def _functions(out: Console, functions: Sequence[Function], total: int) -> None:
     pictures = _show.has_pictures(out)
     for function in functions:
         share = f"{function.own / (total or 1):5.1%}"
-        name = f"  {_show.cut(function.label, 35):<35} "
+        name = f"  {_show.cut(visible(function.label), 35):<35} "
         row = f"{name}{function.calls:>9,}  {_show.duration_text(function.own):>8}  {share:>5}"
         out.print(Text.assemble(row, (f"  {_show.bar(function.own / top, 12)}" if pictures else "", "green")))
 
@@ -175,5 +179,5 @@ def _slowest(out: Console, calls: Sequence[Returned], functions: Sequence[Functi
     for call in calls:
         function = functions[call.function]
         took = f"{_show.duration_text(call.own):>10}"
-        name = f"  {_show.cut(function.label, 36):<36}"
-        out.print(Text.assemble((took, "cyan"), f"{name}  depth {call.depth:>2}  {function.place}"))
+        name = f"  {_show.cut(visible(function.label), 36):<36}"
+        out.print(Text.assemble((took, "cyan"), f"{name}  depth {call.depth:>2}  {visible(function.place)}"))

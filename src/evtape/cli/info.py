@@ -13,7 +13,7 @@ import numpy.typing as npt
 import evtape
 from evtape._format import ENTRY_SIZE, FIRST_OFFSET, HEADER, HEADER_SIZE
 
-from . import DAMAGED, GOOD, _show, need_stdout, open_to_read
+from . import DAMAGED, GOOD, _show, need_stdout, open_to_read, visible
 from ._times import iso
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ class _Facts:
         }
         room = self.file_size - self.bytes
         rows = [
-            ("path", self.path),
+            ("path", visible(self.path)),
             ("state", meaning[self.state]),
             ("backend", evtape.backend),
             ("events", f"{self.events:,}"),

@@ -9,7 +9,7 @@ import click
 import evtape
 from evtape.salvage import Salvaged, marks_of
 
-from . import DAMAGED, GOOD
+from . import DAMAGED, GOOD, visible
 from ._show import progress
 from .verify import problem_text
 
@@ -46,15 +46,17 @@ def command(path: str, output: str | None, dry_run: bool, salvage: bool, as_json
 
 def text_of(report: evtape.Report, dry_run: bool = False) -> str:
     """What was done, or would be, for a person."""
-    path, events = report.path, f"{report.events:,} events, {report.end:,} bytes"
-    where = f"; written to {report.output}" if report.output is not None else ""
+    path, events = visible(report.path), f"{report.events:,} events, {report.end:,} bytes"
+    where = f"; written to {visible(report.output)}" if report.output is not None else ""
     if report.lost:
         kept = f"{path}: {'would keep' if dry_run else 'kept'} {events}; {_cut(report, dry_run)}{where}"
         return f"{kept}\n  {problem_text(report, report.problems[0])}{_salvaged(report)}"
     if report.state == "damaged":
         verb = "is" if report.output is not None else "would be" if dry_run else "is now"
         count = f"EventCount {verb} {report.events} instead of {report.event_count}"
-        saved = f"; events behind WriteOffset are saved in {report.quarantine}" if report.quarantine else ""
+        saved = (
+            f"; events behind WriteOffset are saved in {visible(report.quarantine or '')}" if report.quarantine else ""
+        )
         return f"{path}: {count}; no event is lost: {events}{saved}{where}{_salvaged(report)}"
     if report.state == "open" and report.output is None:
         verb = "would be cut" if dry_run else "is cut"
@@ -67,7 +69,7 @@ def _salvaged(report: evtape.Report) -> str:
         return ""
     events = sum(run.events for run in report.salvaged)
     runs = f"{len(report.salvaged):,} run{'s' if len(report.salvaged) > 1 else ''}"
-    taken = f"and {events:,} from behind that, in {runs}, doubtful: see {marks_of(report.output or '')}"
+    taken = f"and {events:,} from behind that, in {runs}, doubtful: see {visible(marks_of(report.output or ''))}"
     lines = [f"bytes {run.offset:,} to {run.end:,}: {_taken(run)}" for run in report.salvaged[:_RUNS_SHOWN]]
     more = len(report.salvaged) - _RUNS_SHOWN
     return "\n    ".join([f"\n  {taken}", *lines, *([f"and {more:,} more"] if more > 0 else [])])
@@ -85,4 +87,4 @@ def _cut(report: evtape.Report, dry_run: bool) -> str:
         return f"{cut} are left out"
     if dry_run:
         return f"would cut {cut}"
-    return f"cut {cut}, saved in {report.quarantine}"
+    return f"cut {cut}, saved in {visible(report.quarantine or '')}"

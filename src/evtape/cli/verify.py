@@ -8,7 +8,7 @@ import click
 
 import evtape
 
-from . import DAMAGED, GOOD, WRONG, code_of, tell, told
+from . import DAMAGED, GOOD, WRONG, code_of, tell, told, visible
 from ._show import progress
 
 _SHOWN = 10  # problems a person reads; --json lists more
@@ -45,14 +45,14 @@ def code_of_report(report: evtape.Report) -> int:
 def text_of(report: evtape.Report) -> str:
     """What was found, for a person: one line, and one for each problem."""
     if report.state == "invalid":
-        return report.problems[0].message
-    events = f"{report.events:,} events, {report.end:,} bytes"
+        return visible(report.problems[0].message)
+    path, events = visible(report.path), f"{report.events:,} events, {report.end:,} bytes"
     if report.ok:
         unsorted = f"; times go backwards first at event {report.unsorted_at}" if report.unsorted_at >= 0 else ""
         state = "clean" if report.state == "clean" else "open (in use, or not closed)"
-        return f"{report.path}: {state}, {events}, every checksum matches{unsorted}"
-    first = f"{report.path}: damaged; the intact beginning is {events}"
-    lines = [first if report.lost else f"{report.path}: damaged, but all of its {events} are intact"]
+        return f"{path}: {state}, {events}, every checksum matches{unsorted}"
+    first = f"{path}: damaged; the intact beginning is {events}"
+    lines = [first if report.lost else f"{path}: damaged, but all of its {events} are intact"]
     lines += [f"  {problem_text(report, problem)}" for problem in report.problems[:_SHOWN]]
     if report.problem_count > _SHOWN:
         lines.append(f"  and {report.problem_count - _SHOWN:,} more")
@@ -61,4 +61,4 @@ def text_of(report: evtape.Report) -> str:
 
 def problem_text(report: evtape.Report, problem: evtape.Problem) -> str:
     """What is wrong, without the name of the stream, which was said before."""
-    return problem.message.removeprefix(f"{report.path}: ").removesuffix("; see 'evtape recover'")
+    return visible(problem.message.removeprefix(f"{report.path}: ").removesuffix("; see 'evtape recover'"))
