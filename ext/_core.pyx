@@ -166,6 +166,8 @@ cdef class _Mapping:
     cdef evtape_guard_slot *slot
 
     def __getbuffer__(self, Py_buffer *buffer, int flags):
+        if self.base == NULL:  # made by a user
+            raise BufferError("there is no mapping")
         PyBuffer_FillInfo(buffer, self, self.base, self.length, not self.writable, flags)
 
     def __dealloc__(self):
@@ -771,9 +773,12 @@ cdef class Scanner:
         cdef int64_t *pt = NULL
         cdef int64_t *ps = NULL
         cdef int64_t room = 0x7FFFFFFFFFFFFFFF
-        cdef _Mapping mapping = self.region.mapping
+        cdef _Mapping mapping
         cdef int reason
+        if self.region is None:
+            raise TypeError("the scanner has no region")
         self.region._open()
+        mapping = self.region.mapping
         if not 0 <= bound <= self.region._size():
             raise ValueError(f"{self.region.path}: bound {bound} is not within its {self.region._size()} bytes")
         if offsets is not None:
@@ -836,7 +841,11 @@ cdef class Scanner:
 
     def skip(self):
         """Step over the entry a run stopped at because of its checksum."""
-        cdef evtape_entry entry = evtape_load_entry(self.region.mapping.base + self.offset)
+        cdef evtape_entry entry
+        if self.region is None:
+            raise TypeError("the scanner has no region")
+        self.region._open()
+        entry = evtape_load_entry(self.region.mapping.base + self.offset)
         self.last_timestamp = max(self.last_timestamp, entry.timestamp)
         self.offset += EVTAPE_ENTRY_SIZE + <int64_t>entry.size
         self.ordinal += 1
@@ -905,6 +914,8 @@ cdef class _Fields:
         return self
 
     def __next__(self):
+        if self.event is None:  # made by a user
+            raise TypeError("there is no event to unpack")
         self.given += 1
         if self.given == 1:
             return self.event.timestamp
