@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from .helpers import run_python
 
 MADE = """
@@ -25,3 +27,13 @@ print("alive")
 
 def test_a_type_made_by_a_user_is_no_crash(core):
     assert run_python(core, MADE).strip() == "alive"
+
+
+def test_structured_arrays_with_times_are_stored(et, tmp_path):
+    array = np.zeros(3, dtype=[("at", "datetime64[ns]"), ("value", "<f8")])
+    array["at"] = np.arange(3)
+    with et.open(tmp_path / "s.tape", "a") as tape:
+        tape.append(array)
+        tape.append(array[0:0], timestamp=None)
+    with et.open(tmp_path / "s.tape") as tape:
+        assert [bytes(data) for _, data in tape] == [array.tobytes(), b""]

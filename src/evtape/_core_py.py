@@ -436,8 +436,10 @@ def _payload(data: Any, path: str, where: str = "") -> memoryview:
         if isinstance(data, np.ndarray):
             if data.dtype.hasobject:
                 raise BufferError
-            if data.dtype.kind in "mM":  # which memoryview has no format for
-                data = data.view(np.int64)
+            if data.dtype.kind in "mMV":  # which memoryview may have no format for
+                if not data.flags.c_contiguous:
+                    raise BufferError
+                data = data.reshape(-1).view(np.uint8)
         view = memoryview(data)
         if not view.c_contiguous:
             raise BufferError
