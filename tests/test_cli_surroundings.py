@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import importlib
 import os
 import shlex
 import subprocess
@@ -167,3 +169,33 @@ def test_json_escapes_what_is_not_printable_and_comes_back(et: ModuleType, core:
     assert shell(core, ["append", "--json", copy], "", stdin=done.stdout).returncode == 0
     with et.open(path) as one, et.open(copy) as other:
         assert pairs(one) == pairs(other)
+
+
+# ---------------------------------------------------------------------------------------------------- whose error it is
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("command", [["info"], ["info", "--json"], ["cat"], ["verify"], ["recover"]])
+def test_errors_of_standard_output_say_so(
+    et: ModuleType, core: str, tmp_path: Path, command: list[str], unbuffered: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
+    path = tmp_path / "x.tape"
+    make(et, path)
+    done = shell(core, [*command, path], ">/dev/full")
+    assert (done.returncode, done.stderr) == (1, b"evtape: standard output: No space left on device\n")
+
+
+def test_errors_of_standard_input_say_so(et: ModuleType, core: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.tape"
+    make(et, path)
+    done = shell(core, ["append", path], "0>/dev/null")  # open, but not to be read
+    assert (done.returncode, done.stderr) == (1, b"evtape: standard input: Bad file descriptor\n")
+    assert payloads(et, path) == [b"one", b"two"]
+
+
+def test_errors_without_a_name_are_not_said_to_be_of_standard_streams(et: ModuleType) -> None:
+    cli = importlib.import_module("evtape.cli")
+    assert cli.told(OSError(errno.ENOSPC, "No space left on device")) == "No space left on device"
+    assert cli.told(OSError(errno.ENOSPC, "No space left on device", "a.tape")) == "a.tape: No space left on device"

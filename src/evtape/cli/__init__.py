@@ -9,6 +9,7 @@ Exit codes: 0 good, 1 data damaged or lost, 2 wrong use or not a stream.
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import pkgutil
 import sys
@@ -22,6 +23,7 @@ import click
 import evtape
 
 GOOD, DAMAGED, WRONG = 0, 1, 2
+STDIN, STDOUT = "standard input", "standard output"  # the filename of errors in reading and writing them
 
 # What to do about an error of the operating system. Those listed are wrong use; others mean that data was lost.
 _ADVICE: dict[type[OSError], str] = {
@@ -74,7 +76,7 @@ class Commands(click.Group):
             _drop_stdout()  # who read it has seen enough, as in "evtape cat x.tape | head"
             return GOOD
         except (evtape.Error, OSError) as error:
-            if isinstance(error, OSError) and error.filename is None:
+            if isinstance(error, BlockingIOError) or (isinstance(error, OSError) and error.filename == STDOUT):
                 _drop_stdout()
             tell(told(error))
             return code_of(error)
@@ -98,6 +100,7 @@ def run(arguments: Sequence[str], closed: frozenset[int] = frozenset()) -> int:
     """Run one command and return its exit code. ``closed`` are the standard descriptors that were, to begin with."""
     _closed.clear()
     _closed.update(closed)
+    _name_stdout()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError):  # a name that is no text must not end in a traceback
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
@@ -136,9 +139,8 @@ def told(error: Exception) -> str:
     if not isinstance(error, OSError) or error.strerror is None:
         return str(error)
     advice = next((text for kind, text in _ADVICE.items() if isinstance(error, kind)), "")
-    # Whatever concerns a file names it; what is left are the pipes.
-    named = isinstance(error.filename, (str, bytes))
-    name = f"{os.fsdecode(error.filename)}: " if named else "standard input or output: "
+    # Not every error concerns a file; those of standard input and output have their names.
+    name = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, (str, bytes)) else ""
     known = advice and advice not in error.strerror and ";" not in error.strerror
     return f"{name}{error.strerror}{'; ' + advice if known else ''}"
 
@@ -183,6 +185,41 @@ def damage_told(path: str) -> Iterator[None]:
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
     tell(f"{'' if issubclass(category, evtape.RecoveryWarning) else category.__name__ + ': '}{message}")
+
+
+@contextlib.contextmanager
+def named(name: str) -> Iterator[None]:
+    """An error of the operating system inside is one of ``name``."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = name
+        raise
+
+
+class _Stdout(io.FileIO):
+    """Standard output whose errors say that they are its own."""
+
+    def write(self, data: Any, /) -> int:
+        with named(STDOUT):
+            return super().write(data)
+
+
+def _name_stdout() -> None:
+    """Let errors of standard output have its name, however it is written to; not where somebody redirected it."""
+    old = sys.stdout
+    if old is not sys.__stdout__ or not isinstance(old, io.TextIOWrapper):
+        return
+    old.flush()
+    raw = _Stdout(old.fileno(), "wb", closefd=False)
+    sys.stdout = io.TextIOWrapper(
+        raw if isinstance(old.buffer, io.RawIOBase) else io.BufferedWriter(raw),  # raw with python -u
+        encoding=old.encoding,
+        errors=old.errors,
+        line_buffering=old.line_buffering,
+        write_through=old.write_through,
+    )
 
 
 def _drop_stdout() -> None:

@@ -12,26 +12,31 @@ from types import FrameType
 import evtape
 from evtape import Writer
 
-from . import DAMAGED, GOOD
+from . import DAMAGED, GOOD, STDIN, named
 from ._show import progress
 
 _READ = 1 << 20  # bytes asked for at once; a pipe gives what it has
 
 
 def chunks(fd: int) -> Iterator[bytes]:
-    """What can be read from ``fd``, as it arrives, to its end. A regular file is long work: it has a progress bar."""
+    """What can be read from ``fd``, standard input, as it arrives, to its end. A regular file has a progress bar."""
     status = os.fstat(fd)
     if not stat.S_ISREG(status.st_mode):
-        while chunk := os.read(fd, _READ):
+        while chunk := _read(fd):
             yield chunk
         return
     done = os.lseek(fd, 0, os.SEEK_CUR)
     with progress("append") as advance:
-        while chunk := os.read(fd, _READ):
+        while chunk := _read(fd):
             yield chunk
             done += len(chunk)
             if advance is not None:
                 advance(done, status.st_size)
+
+
+def _read(fd: int) -> bytes:
+    with named(STDIN):
+        return os.read(fd, _READ)
 
 
 def store(tape: Writer, payloads: list[bytes | memoryview]) -> int:
