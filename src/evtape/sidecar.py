@@ -15,7 +15,7 @@ from functools import cache
 
 from ._backend import core
 from ._format import ENTRY_SIZE, FIRST_OFFSET, TIME_MAX, TIME_MIN
-from .files import WRITE, write_all
+from .files import READ, WRITE, write_all
 
 FROM_SIZE = 16 << 20  # bytes of a stream from which on it keeps its sidecar when it is closed
 
@@ -42,8 +42,13 @@ class Watermark:
 assert _RECORD.size == 72
 
 
+# A name that leads elsewhere, or to a pipe that would block, is never a sidecar.
+_PLAIN = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+
+
 def name_of(path: str) -> str:
-    return path + ".side"
+    """The sidecar lies beside the file itself, not beside a symbolic link to it."""
+    return os.path.realpath(path) + ".side"
 
 
 @cache
@@ -78,7 +83,7 @@ def store(path: str, watermark: Watermark) -> None:
     record = _RECORD.pack(MAGIC, VERSION, 0, *fields)
     record = _RECORD.pack(MAGIC, VERSION, core.crc32(record), *fields)
     try:
-        fd = os.open(name_of(path), WRITE | os.O_CREAT, 0o666)
+        fd = os.open(name_of(path), WRITE | os.O_CREAT | _PLAIN, 0o666)
         try:
             write_all(fd, record)
             os.fsync(fd)
@@ -91,7 +96,7 @@ def store(path: str, watermark: Watermark) -> None:
 def load(path: str) -> Watermark | None:
     """The record beside ``path``, or None when there is none that is whole."""
     try:
-        with open(name_of(path), "rb") as file:
+        with open(os.open(name_of(path), READ | _PLAIN), "rb") as file:
             record = file.read(_RECORD.size + 1)
     except OSError:
         return None

@@ -58,6 +58,9 @@ class Writer(Tape):
         #: What opening found and repaired, or None for a stream that was just made.
         self.recovered: Report | None = opened.recovered
         self._lock = opened.lock
+        self._real_path = os.path.realpath(
+            path
+        )  # the working directory may change, the file beside the stream must not
         self._durability = options.durability
         self._has_sidecar = opened.recovered is None and options.durability != "none"
         self._slow = threading.RLock()
@@ -259,7 +262,7 @@ class Writer(Tape):
 
     def _mark(self, position: tuple[int, int, int]) -> None:
         """Note in the sidecar what is durable now, so that opening after a crash need not walk it."""
-        sidecar.store(self.path, sidecar.at(self._region, *position))
+        sidecar.store(self._real_path, sidecar.at(self._region, *position))
         self._has_sidecar = True
 
     def _renew_sidecar(self) -> None:
@@ -270,7 +273,7 @@ class Writer(Tape):
         """
         if self.recovered is None:
             return
-        if self._durability != "none" or sidecar.load(self.path) is not None:
+        if self._durability != "none" or sidecar.load(self._real_path) is not None:
             self._mark(self._flush())
 
     @property
@@ -308,7 +311,7 @@ class Writer(Tape):
         if self._has_sidecar or self._synced >= sidecar.FROM_SIZE:
             self._mark(position)
         if self._synced < sidecar.FROM_SIZE:
-            sidecar.discard(self.path)
+            sidecar.discard(self._real_path)
 
     def _shut(self, cut: bool) -> None:
         fd, self._fd = self._fd, -1
