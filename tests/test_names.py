@@ -53,3 +53,14 @@ def test_a_pipe_in_the_place_of_the_sidecar_does_not_block(et, tmp_path):
     assert et.verify(tmp_path / "x.tape").state == "clean"
     with et.open(tmp_path / "x.tape", "a", durability="none") as tape:
         tape.append(b"two")
+
+
+def test_another_stream_with_the_name_of_the_sidecar_is_left_alone(et, tmp_path):
+    with et.open(tmp_path / "x.tape.side", "w") as other:
+        other.append(b"mine")
+    with et.open(tmp_path / "x.tape", "w") as tape:
+        tape.append(b"one")
+        tape.sync()
+    with et.open(tmp_path / "x.tape", "a") as tape:
+        tape.append(b"two")
+    assert [bytes(data) for _, data in et.open(tmp_path / "x.tape.side")] == [b"mine"]

@@ -82,6 +82,8 @@ def store(path: str, watermark: Watermark) -> None:
     )
     record = _RECORD.pack(MAGIC, VERSION, 0, *fields)
     record = _RECORD.pack(MAGIC, VERSION, core.crc32(record), *fields)
+    if _is_foreign(path):
+        return
     try:
         fd = os.open(name_of(path), WRITE | os.O_CREAT | _PLAIN, 0o666)
         try:
@@ -111,9 +113,23 @@ def load(path: str) -> Watermark | None:
 
 
 def discard(path: str) -> None:
-    """Remove the sidecar, if there is one: the stream of this name is another one now."""
-    with contextlib.suppress(OSError):
-        os.unlink(name_of(path))
+    """Remove the sidecar, if there is one: the stream of this name is another one now.
+
+    A file of that name that is not a sidecar is somebody else's, and stays.
+    """
+    if not _is_foreign(path):
+        with contextlib.suppress(OSError):
+            os.unlink(name_of(path))
+
+
+def _is_foreign(path: str) -> bool:
+    """Whether a file without our magic has the sidecar's name."""
+    try:
+        with open(os.open(name_of(path), READ | _PLAIN), "rb") as file:
+            start = file.read(len(MAGIC))
+    except OSError:
+        return os.path.lexists(name_of(path))
+    return not MAGIC.startswith(start)
 
 
 def matching(path: str, region: core.Region) -> Watermark | None:
