@@ -166,3 +166,15 @@ def test_bad_names_and_modes(et, path, tmp_path):
         et.MappedFile(tmp_path)
     assert path.read_bytes() == b"Hello World"
     assert os.listdir(tmp_path) == ["f.bin"]
+
+
+def test_a_failed_open_closes_its_descriptor_once_and_leaves_no_file(et, tmp_path):
+    path = tmp_path / "m"
+    for mode in ("x", "w"):
+        with pytest.raises((OSError, OverflowError)):
+            et.MappedFile(path, mode, 1 << 62)
+        with open(os.devnull, "rb") as other:  # takes the number
+            gc.collect()
+            other.fileno()
+            os.fstat(other.fileno())
+        assert not path.exists()

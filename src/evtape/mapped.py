@@ -46,7 +46,10 @@ class MappedFile:
             if size > self._region.size:
                 self.grow(size)
         except BaseException:
-            os.close(self._fd)
+            fd, self._fd = self._fd, -1  # first, so that __del__ does not close a number that is another file's by then
+            os.close(fd)
+            if mode in ("x", "w"):
+                os.unlink(self.path)
             raise
 
     def __len__(self) -> int:
