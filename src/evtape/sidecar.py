@@ -127,6 +127,8 @@ def _is_foreign(path: str) -> bool:
     try:
         with open(os.open(name_of(path), READ | _PLAIN), "rb") as file:
             start = file.read(len(MAGIC))
+    except PermissionError:
+        return False  # another user's sidecar, which must not stay: it is not the newest any more
     except OSError:
         return os.path.lexists(name_of(path))
     return not MAGIC.startswith(start)
