@@ -25,6 +25,7 @@ from .errors import (
     LockedError,
     ReadOnlyError,
     RecoveryWarning,
+    SidecarWarning,
     TruncatedError,
 )
 from .mapped import MappedFile
@@ -53,6 +54,7 @@ __all__ = [
     "RecoveryWarning",
     "Report",
     "Salvaged",
+    "SidecarWarning",
     "Slice",
     "Tape",
     "TruncatedError",

@@ -13,7 +13,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from . import errors, sidecar
+from . import errors
+from . import sidecar as sidecars
 from ._backend import core
 from ._format import FIRST_OFFSET, HEADER_SIZE, TIME_MIN
 from ._time import nanosecond_array
@@ -58,11 +59,8 @@ class Writer(Tape):
         #: What opening found and repaired, or None for a stream that was just made.
         self.recovered: Report | None = opened.recovered
         self._lock = opened.lock
-        self._real_path = os.path.realpath(
-            path
-        )  # the working directory may change, the file beside the stream must not
+        self._sidecar = opened.sidecar
         self._durability = options.durability
-        self._has_sidecar = opened.recovered is None and options.durability != "none"
         self._slow = threading.RLock()
         self._failure: Callable[[], Exception] | None = None
         last = TIME_MIN if self.recovered is None else self.recovered.last_timestamp
@@ -70,6 +68,7 @@ class Writer(Tape):
         self._appender.limit = self._region.size
         # What another process appended may not be durable yet, so the first flush begins at the beginning.
         self._synced = FIRST_OFFSET
+        self._marked = FIRST_OFFSET  # up to where the sidecar says so
         self._bind()
         _writers.add(self)
         self._ticker = _Ticker(self, options.interval) if options.durability == "interval" else None
@@ -231,9 +230,8 @@ class Writer(Tape):
         with self._slow:
             if self._failure is not None:
                 raise self._failure()
-            before = self._synced
             position = self._flush()
-            if self._synced != before:
+            if self._marked != self._synced:
                 self._mark(position)
 
     def _flush(self) -> tuple[int, int, int]:
@@ -262,8 +260,8 @@ class Writer(Tape):
 
     def _mark(self, position: tuple[int, int, int]) -> None:
         """Note in the sidecar what is durable now, so that opening after a crash need not walk it."""
-        sidecar.store(self._real_path, sidecar.at(self._region, *position))
-        self._has_sidecar = True
+        self._sidecar.store(sidecars.at(self._region, *position))
+        self._marked = position[0]
 
     def _renew_sidecar(self) -> None:
         """When a stream was found: make what it holds durable and note it, before anything is appended.
@@ -273,8 +271,10 @@ class Writer(Tape):
         """
         if self.recovered is None:
             return
-        if self._durability != "none" or sidecar.load(self._real_path) is not None:
-            self._mark(self._flush())
+        if self._durability != "none" or self._sidecar.is_bound:
+            position = self._flush()
+            self._sidecar.renew(sidecars.at(self._region, *position))
+            self._marked = position[0]
 
     @property
     def synced(self) -> int:
@@ -308,10 +308,10 @@ class Writer(Tape):
 
         Its removal may be undone by a power loss, so the record has to be the last one even then.
         """
-        if self._has_sidecar or self._synced >= sidecar.FROM_SIZE:
+        if self._sidecar.held or self._synced >= sidecars.FROM_SIZE:
             self._mark(position)
-        if self._synced < sidecar.FROM_SIZE:
-            sidecar.discard(self._real_path)
+        if self._synced < sidecars.FROM_SIZE:
+            self._sidecar.discard()
 
     def _shut(self, cut: bool) -> None:
         fd, self._fd = self._fd, -1
@@ -323,6 +323,7 @@ class Writer(Tape):
             if cut:
                 _cut(fd, end, durable=self._durability != "none")
         finally:
+            self._sidecar.close()
             os.close(fd)
             self._lock.release()
 
