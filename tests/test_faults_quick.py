@@ -33,6 +33,7 @@ PIECES = (
     "syscalls --only calls",
     "truncate",
     "followers",
+    "names",
 )
 
 # Found and not repaired yet. A line goes when its bug goes: an unexpected success is a failure here.

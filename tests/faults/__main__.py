@@ -21,6 +21,7 @@ PARTS = (
     "truncate",
     "baddisk",
     "followers",
+    "names",
     "memory",
     "sanitize",
     "tsan",
