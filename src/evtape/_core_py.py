@@ -67,6 +67,23 @@ class _ByPage(mmap.mmap):
             at = end
 
 
+def _map_file(kind: type[mmap.mmap], fd: int, size: int) -> mmap.mmap:
+    """A mapping of the file. Before Python 3.13 it duplicates the descriptor to the lowest free number.
+
+    Where a standard stream is closed, that would be the number of the stream. So these numbers are in use meanwhile.
+    """
+    if sys.version_info >= (3, 13):
+        return kind(fd, size, trackfd=False)
+    held = [os.open(os.devnull, os.O_RDONLY)]
+    try:
+        while held[-1] < 3:
+            held.append(os.open(os.devnull, os.O_RDONLY))
+        return kind(fd, size)
+    finally:
+        for number in held:
+            os.close(number)
+
+
 @final
 class Region:
     """A file mapped into memory. `size` bytes of it may be touched; the file is extended under the mapping.
@@ -150,7 +167,7 @@ class Region:
         self._open()
         if self._writable and size > len(self._whole):
             try:
-                mapping = self._map(self._fd, size)
+                mapping = _map_file(self._map, self._fd, size)
             except (OSError, ValueError) as error:
                 failure = error if isinstance(error, OSError) else OSError(22, str(error))
                 raise errors.named(failure, self.path, f"mapping {size} bytes") from None

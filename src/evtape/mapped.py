@@ -9,7 +9,7 @@ from typing import Any, Self
 from . import errors, guard
 from ._backend import core
 from .errors import ReadOnlyError
-from .files import BINARY, require_regular
+from .files import BINARY, open_descriptor, require_regular
 
 _FLAGS = {
     "r": os.O_RDONLY,
@@ -40,7 +40,7 @@ class MappedFile:
         self.writable = mode != "r"
         if mode == "w" and os.path.lexists(self.path):
             os.unlink(self.path)  # who has the old file mapped keeps it; truncating in place would pull it away
-        self._fd = os.open(self.path, _FLAGS[mode] | BINARY, 0o666)
+        self._fd = open_descriptor(self.path, _FLAGS[mode] | BINARY)
         try:
             self._region = core.Region(self._fd, os.fstat(self._fd).st_size, self.path, self.writable)
             if size > self._region.size:

@@ -16,7 +16,7 @@ from ._backend import core
 from ._format import FIRST_OFFSET, HEADER_SIZE
 from ._pickle import restore_reader
 from .errors import FormatError, ReadOnlyError
-from .files import READ, require_regular
+from .files import READ, open_descriptor, require_regular
 from .index import STRIDE, Index
 from .slices import Column, Slice, strided
 
@@ -237,7 +237,7 @@ class Reader(Tape):
     def __init__(self, path: str, *, verify: bool = True) -> None:
         path = os.fspath(path)
         require_regular(path)
-        fd = os.open(path, READ)
+        fd = open_descriptor(path, READ)
         try:
             size = os.fstat(fd).st_size
             if size < HEADER_SIZE:

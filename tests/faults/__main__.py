@@ -22,6 +22,8 @@ PARTS = (
     "baddisk",
     "followers",
     "names",
+    "boots",
+    "descriptors",
     "memory",
     "sanitize",
     "tsan",

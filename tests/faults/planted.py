@@ -109,6 +109,16 @@ BUGS = (
         "power --only kilobyte", r"open\('a'\)|not clean|without a warning",
     ),
     Bug(
+        "the boot id of the kernel is not looked at", SIDECAR,
+        "return bytes.fromhex(file.read().strip().replace(\"-\", \"\"))", "return b\"always the same.\"",
+        "boots", "a boot costs events, or goes unnoticed",
+    ),
+    Bug(
+        "a descriptor may be that of a standard stream", FILES,
+        "return fd if fd >= _STANDARD else _moved(fd)", "return fd",
+        "descriptors", "a descriptor of a standard stream",
+    ),
+    Bug(
         "the sidecar of another generation is trusted", SIDECAR,
         "if generation != beside.generation_of(self._stream):", "if False:",
         "names", "events are missing under a name",
