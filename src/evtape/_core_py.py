@@ -265,6 +265,28 @@ def _allocate(fd: int, start: int, stop: int) -> None:
 # -------------------------------------------------------------------------------------------- append
 
 
+class _Lock:
+    """A lock that its own thread (a signal handler, a finalizer) is refused, where a plain one would hang for ever."""
+
+    def __init__(self, path: str) -> None:
+        self._lock: Any = threading.RLock()  # knows its owner without a moment in which it does not
+        self._path = path
+
+    def acquire(self) -> None:
+        if self._lock._is_owned():
+            raise errors.busy(self._path)
+        self._lock.acquire()
+
+    def release(self) -> None:
+        self._lock.release()
+
+    def __enter__(self) -> None:
+        self.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
 @final
 class Appender:
     """Writes entries at WriteOffset and publishes them.
@@ -279,7 +301,7 @@ class Appender:
         self.last_timestamp = last_timestamp
         self.limit = 0
         self._room = room
-        self._lock = threading.Lock()
+        self._lock = _Lock(self._region.path)
 
     def _make_room(self, size: int) -> None:
         """The slow path, without the lock held: makes room for `size` bytes at the end or raises."""
@@ -427,7 +449,7 @@ class Appender:
     def forked(self) -> None:
         """In a forked child: write no more. A thread that is not there may be inside, so nobody waits for it."""
         self.limit = 0
-        self._lock = threading.Lock()
+        self._lock = _Lock(self._region.path)
 
 
 def _payload(data: Any, path: str, where: str = "") -> memoryview:
@@ -645,7 +667,7 @@ class Events:
         self._stop = stop
         self._check = check
         self._problem = problem
-        self._lock = threading.Lock()
+        self._lock = _Lock(self._region.path)
 
     def __iter__(self) -> Events:
         return self
