@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
-from .helpers import run_python, stream
+from .helpers import run_python, sample, stream
 
 MADE = """
 import evtape, sys
@@ -209,3 +214,61 @@ def test_a_halted_appender_is_given_no_limit(et, tmp_path):
         tape._appender.halt()
         tape._appender.limit = 1 << 20
         assert tape._appender.limit == 0
+
+
+# faulthandler restores the handler it found before it sends the signal again; it must be found that this is a fault.
+FAULTHANDLER = """
+import faulthandler, os, signal, sys
+import evtape
+path, order = sys.argv[1:]
+if order == "before":
+    faulthandler.enable()
+tape = evtape.open(path)
+if order in ("after", "twice", "again"):
+    faulthandler.enable()
+if order == "twice":
+    other = evtape.open(path)
+    faulthandler.enable()
+if order == "again":
+    faulthandler.disable()
+    other = evtape.open(path)
+    faulthandler.enable()
+for _ in range(2):
+    raw = open(path, "rb").read()
+    events = iter(tape)
+    next(events)
+    os.truncate(path, 4096)
+    try:
+        for event in events:
+            pass
+    except evtape.TruncatedError:
+        print("truncated", flush=True)
+    tape.close()
+    with open(path, "r+b") as file:
+        file.write(raw)
+    tape = evtape.open(path)
+print("alive", flush=True)
+if os.environ["RAISE"] == "kill":
+    os.kill(os.getpid(), signal.SIGBUS)
+elif os.environ["RAISE"] == "raise":
+    signal.raise_signal(signal.SIGBUS)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs what Linux puts into the context of a signal")
+@pytest.mark.parametrize("order", ["none", "before", "after", "twice", "again", "-X"])
+@pytest.mark.parametrize("end", ["", "kill", "raise"])
+def test_a_truncated_file_under_faulthandler(core, tmp_path, order, end):
+    path = tmp_path / "s.tape"
+    path.write_bytes(stream(sample(500)))
+    options = ["-X", "faulthandler"] if order == "-X" else []
+    done = subprocess.run(
+        [sys.executable, *options, "-W", "error", "-c", FAULTHANDLER, path, order],
+        env={**os.environ, "EVTAPE_BACKEND": core, "RAISE": end},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.stdout == "truncated\ntruncated\nalive\n", done.stderr
+    assert done.returncode == (-signal.SIGBUS if end else 0)
