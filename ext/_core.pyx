@@ -280,6 +280,8 @@ cdef class Region:
         cdef int64_t start = self._size()
         cdef uint8_t *base = self.mapping.base
         cdef bint fits = size <= self.mapping.length
+        if size <= start:  # a signal handler has been here meanwhile
+            return
         with nogil:
             if self.ahead != NULL:
                 error = evtape_ahead_wait(self.ahead, size)
@@ -409,6 +411,7 @@ cdef class Appender:
     cdef readonly int64_t count
     cdef readonly int64_t last_timestamp
     cdef int64_t _limit
+    cdef bint halted
     cdef bint by_page  # the region's
     cdef object room
     cdef evtape_gate gate
@@ -694,15 +697,16 @@ cdef class Appender:
     @limit.setter
     def limit(self, int64_t limit):
         self._enter_long()
-        self._limit = limit
+        self._limit = 0 if self.halted else limit
         evtape_gate_leave_long(&self.gate)
 
     def position(self):
         """(WriteOffset, EventCount, timestamp of the last event) of one moment."""
+        cdef int64_t offset, count, last_timestamp
         self._enter_long()
-        position = self.offset, self.count, self.last_timestamp
+        offset, count, last_timestamp = self.offset, self.count, self.last_timestamp
         evtape_gate_leave_long(&self.gate)
-        return position
+        return offset, count, last_timestamp  # made outside: a tuple may start a collection, and a finalizer append
 
     def pause(self):
         """Let go of the background thread, which may end now; `limit` stays."""
@@ -711,8 +715,9 @@ cdef class Appender:
         evtape_gate_leave_long(&self.gate)
 
     def halt(self):
-        """Wait for a batch in another thread to end, then write no more: limit is 0 from here on."""
+        """Wait for a batch in another thread to end, then write no more: limit is 0 for good."""
         self._enter_long()
+        self.halted = True
         self._limit = 0
         self.ahead = NULL
         self.mapping = None
@@ -720,6 +725,7 @@ cdef class Appender:
 
     def forked(self):
         """In a forked child: write no more. A thread that is not there may be inside, so nobody waits for it."""
+        self.halted = True
         self._limit = 0
         self.ahead = NULL
         evtape_gate_leave_long(&self.gate)

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-import numpy as np
+import os
+import signal
+import subprocess
+import sys
 
-from .helpers import run_python
+import numpy as np
+import pytest
+
+from .helpers import run_python, sample, stream
 
 MADE = """
 import evtape, sys
@@ -37,3 +43,232 @@ def test_structured_arrays_with_times_are_stored(et, tmp_path):
         tape.append(array[0:0], timestamp=None)
     with et.open(tmp_path / "s.tape") as tape:
         assert [bytes(data) for _, data in tape] == [array.tobytes(), b""]
+
+
+# What a signal handler or a finalizer calls while this thread is inside the same call: it is done or refused, and the
+# alarm of the last line but one ends the process where it hangs.
+REENTERED = """
+import signal, sys, time
+import evtape
+path, call = sys.argv[1:]
+tape = evtape.open(path, "w", durability="none")
+if call == "next":
+    tape.append_many([b"%d" % i for i in range(200_000)])
+    events = iter(tape)
+done, refused, wanted, got = [0], [0], {}, []
+
+def use():
+    global events
+    if call == "append":
+        data = b"x" * (done[0] % 3000)
+        wanted[tape.append(data)] = len(data)
+    elif call == "append_many":
+        for ordinal in tape.append_many([b"many" * 300] * 100):
+            wanted[ordinal] = 1200
+    else:
+        event = next(events, None)
+        if event is None:
+            events = iter(tape)
+        else:
+            assert bytes(event.data) == b"%d" % event.ordinal
+    done[0] += 1
+
+def handler(number, frame):
+    try:
+        use()
+    except RuntimeError as error:
+        text = "the stream is busy in this thread; a signal handler or finalizer cannot use it now"
+        assert str(error) == f"{path}: {text}"
+        refused[0] += 1
+
+signal.signal(signal.SIGALRM, handler)
+signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
+signal.signal(signal.SIGVTALRM, signal.SIG_DFL)
+signal.setitimer(signal.ITIMER_VIRTUAL, 60)
+end = time.monotonic() + 2
+while time.monotonic() < end:
+    use()
+signal.setitimer(signal.ITIMER_REAL, 0)
+tape.close()
+report = evtape.verify(path)
+assert report.state == "clean", report
+if call != "next":
+    with evtape.open(path) as tape:
+        assert len(tape) == report.events == len(wanted), (len(tape), len(wanted))
+        assert all(len(tape[ordinal].data) == size for ordinal, size in list(wanted.items())[:: len(wanted) // 500 + 1])
+print("done", refused[0])
+"""
+
+
+@pytest.mark.parametrize("call", ["append", "append_many", "next"])
+def test_a_signal_handler_inside_the_same_call_is_done_or_refused(core, tmp_path, call):
+    assert run_python(core, REENTERED, tmp_path / "s.tape", call).startswith("done")
+
+
+def test_an_iterator_is_busy_in_its_own_callback(packages, tmp_path):
+    package = packages.get("python")
+    if package is None:
+        pytest.skip("the native core has no lock there")
+    core = package._backend.core
+    path = tmp_path / "s.tape"
+    path.write_bytes(stream([(1, b"a")]).replace(b"a", b"b"))
+    with open(path, "rb") as file:
+        region = core.Region(file.fileno(), path.stat().st_size, "s")
+        events = core.Events(region, 24, 0, path.stat().st_size, -1, True, lambda *_: next(events))
+        with pytest.raises(RuntimeError, match=r"^s: the stream is busy in this thread"):
+            next(events)
+        assert list(events) == []
+
+
+FINALIZED = """
+import gc, signal, sys
+import evtape
+path = sys.argv[1]
+tape = evtape.open(path, "w", durability="none")
+acknowledged = []
+
+class Cycle:
+    def __init__(self):
+        self.cycle = self
+
+    def __del__(self):
+        try:
+            acknowledged.append(tape.append(b"finalized"))
+            tape.append_many([b"a", b"b"])
+        except RuntimeError:
+            pass
+        try:
+            tape._appender.position()
+        except RuntimeError:
+            pass
+
+signal.alarm(60)
+gc.set_threshold(3, 2, 2)
+for i in range(30_000):
+    Cycle()
+    tape.append(b"x")
+    tape.append_many([b"y", bytearray(b"z")])
+    tape._appender.position()
+gc.disable()
+tape.close()
+assert acknowledged
+with evtape.open(path) as tape:
+    for ordinal in acknowledged:
+        assert bytes(tape[ordinal].data) == b"finalized"
+assert evtape.verify(path).state == "clean"
+print("done")
+"""
+
+
+def test_a_finalizer_may_append(core, tmp_path):
+    assert run_python(core, FINALIZED, tmp_path / "s.tape") == "done\n"
+
+
+# The handler closes the stream, at any moment of a call: closed or refused, and never a write afterwards.
+CLOSED_BY_HANDLER = """
+import signal, sys, time
+import evtape
+path = sys.argv[1]
+signal.signal(signal.SIGVTALRM, signal.SIG_DFL)
+signal.setitimer(signal.ITIMER_VIRTUAL, 80)
+refused = 0
+
+def handler(number, frame):
+    global refused
+    try:
+        tape.close()
+    except RuntimeError:
+        refused += 1
+
+signal.signal(signal.SIGALRM, handler)
+for i in range(150):
+    tape = evtape.open(path, "w", durability="none")
+    events = 0
+    signal.setitimer(signal.ITIMER_REAL, 0.0003 + i % 50 * 0.00005)
+    try:
+        while not tape.closed:
+            data = b"x" * (events * 10 % 4000)
+            tape.append(data)
+            events += 1
+            if events % 50 == 0:
+                events = tape.append_many([data] * 50).stop
+            if events > 3000:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+                tape.close()
+    except (evtape.ClosedError, OSError):  # OSError: closed while the writer looked at its file
+        assert tape.closed
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    report = evtape.verify(path)
+    assert report.state == "clean" and report.events >= events, (report, events)
+print("done")
+"""
+
+
+def test_a_signal_handler_may_close(core, tmp_path):
+    assert run_python(core, CLOSED_BY_HANDLER, tmp_path / "s.tape") == "done\n"
+
+
+def test_a_halted_appender_is_given_no_limit(et, tmp_path):
+    with et.open(tmp_path / "s.tape", "w") as tape:
+        tape.append(b"x")
+        tape._appender.halt()
+        tape._appender.limit = 1 << 20
+        assert tape._appender.limit == 0
+
+
+# faulthandler restores the handler it found before it sends the signal again; it must be found that this is a fault.
+FAULTHANDLER = """
+import faulthandler, os, signal, sys
+import evtape
+path, order = sys.argv[1:]
+if order == "before":
+    faulthandler.enable()
+tape = evtape.open(path)
+if order in ("after", "twice", "again"):
+    faulthandler.enable()
+if order == "twice":
+    other = evtape.open(path)
+    faulthandler.enable()
+if order == "again":
+    faulthandler.disable()
+    other = evtape.open(path)
+    faulthandler.enable()
+for _ in range(2):
+    raw = open(path, "rb").read()
+    events = iter(tape)
+    next(events)
+    os.truncate(path, 4096)
+    try:
+        for event in events:
+            pass
+    except evtape.TruncatedError:
+        print("truncated", flush=True)
+    tape.close()
+    with open(path, "r+b") as file:
+        file.write(raw)
+    tape = evtape.open(path)
+print("alive", flush=True)
+if os.environ["RAISE"] == "kill":
+    os.kill(os.getpid(), signal.SIGBUS)
+elif os.environ["RAISE"] == "raise":
+    signal.raise_signal(signal.SIGBUS)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs what Linux puts into the context of a signal")
+@pytest.mark.parametrize("order", ["none", "before", "after", "twice", "again", "-X"])
+@pytest.mark.parametrize("end", ["", "kill", "raise"])
+def test_a_truncated_file_under_faulthandler(core, tmp_path, order, end):
+    path = tmp_path / "s.tape"
+    path.write_bytes(stream(sample(500)))
+    options = ["-X", "faulthandler"] if order == "-X" else []
+    done = subprocess.run(
+        [sys.executable, *options, "-W", "error", "-c", FAULTHANDLER, path, order],
+        env={**os.environ, "EVTAPE_BACKEND": core, "RAISE": end},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.stdout == "truncated\ntruncated\nalive\n", done.stderr
+    assert done.returncode == (-signal.SIGBUS if end else 0)

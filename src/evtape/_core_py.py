@@ -99,7 +99,9 @@ class Region:
         self._map = _ByPage if by_page else mmap.mmap
         self._closed = False
         self.large_pages = True  # whether room is made of large pages; the native core's to use
-        self._lock = threading.Lock()
+        self._seeking = threading.Lock()  # where there is no pread
+        self._growth = threading.RLock()
+        self._growing = False
         self.size = 0
         self._mapping: Any = None
         self._whole: memoryview = memoryview(b"")
@@ -117,15 +119,33 @@ class Region:
 
     def grow(self, size: int, /) -> None:
         """Allocate the file up to `size` bytes and cover them. Raises OSError and leaves the file as it was."""
+        with self._growth:
+            self._require_still()  # else, where the growth below fails, the file is cut below what a handler appended
+            self._growing = True
+            try:
+                self._grow(size)
+            finally:
+                self._growing = False
+
+    def _require_still(self) -> None:
+        """A signal handler or finalizer must not change the size while this thread is growing the file."""
+        with self._growth:
+            if self._growing:
+                raise errors.busy(self.path)
+
+    def _grow(self, size: int) -> None:
         self._open()
+        if size <= self.size:  # a signal handler has been here meanwhile
+            return
         before = os.fstat(self._fd).st_size
         try:
             if size > before:
                 _allocate(self._fd, before, size)
             self.cover(size)
-            self._populate(before, size)
+            self._populate(min(before, size), size)
         except OSError as error:
-            os.ftruncate(self._fd, before)
+            if not self._closed:
+                os.ftruncate(self._fd, before)
             raise errors.named(error, self.path, f"making room for {size} bytes") from None
 
     def _populate(self, start: int, stop: int) -> None:
@@ -137,6 +157,7 @@ class Region:
         if sys.platform == "linux":
             first = start // mmap.PAGESIZE * mmap.PAGESIZE
             mapping = self._mapping
+            self._open()
             try:
                 if self.large_pages:
                     mapping.madvise(mmap.MADV_HUGEPAGE, first, stop - first)
@@ -161,6 +182,8 @@ class Region:
 
     def forked(self) -> None:
         """In a forked child, which has no such thread: forget it."""
+        self._growth = threading.RLock()
+        self._growing = False
 
     def cover(self, size: int, /) -> None:
         """Take note that the file now has `size` bytes."""
@@ -202,7 +225,7 @@ class Region:
     def _read_at(self, count: int, start: int) -> bytes:
         if _PREAD is not None:
             return _PREAD(self._fd, count, start)  # type: ignore[no-any-return]
-        with self._lock:
+        with self._seeking:
             os.lseek(self._fd, start, os.SEEK_SET)
             return os.read(self._fd, count)
 
@@ -294,18 +317,13 @@ class Appender:
         self._region = region
         self.offset, self.count, _ = region.load_header()
         self.last_timestamp = last_timestamp
-        self.limit = 0
+        self._limit = 0
+        self._halted = False
         self._room = room
-        self._lock = threading.Lock()
-
-    def _make_room(self, size: int) -> None:
-        """The slow path, without the lock held: makes room for `size` bytes at the end or raises."""
-        while (end := self.offset + size) > self.limit:
-            self._lock.release()
-            try:
-                self._room(end)
-            finally:
-                self._lock.acquire()
+        # The lock is re-entrant so that a signal handler or a finalizer, which runs in the thread that holds it, meets
+        # `_inside` and an error. A plain lock would hang there for ever.
+        self._lock = threading.RLock()
+        self._inside = False
 
     def _publish(self, end: int, count: int) -> None:
         """Publish what was stored below `end`.
@@ -336,26 +354,30 @@ class Appender:
         size = len(data)
         if timestamp is not None or size > SIZE_MAX:
             timestamp = self._checked(size, timestamp)
-        with self._lock:
-            at = self.offset
-            start = at + ENTRY_SIZE
-            end = start + size
-            if end > self.limit:
-                self._make_room(end - at)
-                at = self.offset
-                start = at + ENTRY_SIZE
-                end = start + size
-            if timestamp is None:
-                timestamp = time_ns()
-                if timestamp < self.last_timestamp:
-                    timestamp = self.last_timestamp
-            mapping = self._region._mapping
-            mapping[start:end] = data
-            _PACK_ENTRY(mapping, at, timestamp, size, _CRC32(data))
-            self.last_timestamp = timestamp
-            ordinal = self.count
-            self._publish(end, ordinal + 1)
-            return ordinal
+        while True:
+            with self._lock:
+                if self._inside:
+                    raise errors.busy(self._region.path)
+                self._inside = True
+                try:
+                    at = self.offset
+                    start = at + ENTRY_SIZE
+                    end = start + size
+                    if end <= self._limit:
+                        if timestamp is None:
+                            timestamp = time_ns()
+                            if timestamp < self.last_timestamp:
+                                timestamp = self.last_timestamp
+                        mapping = self._region._mapping
+                        mapping[start:end] = data
+                        _PACK_ENTRY(mapping, at, timestamp, size, _CRC32(data))
+                        self.last_timestamp = timestamp
+                        ordinal = self.count
+                        self._publish(end, ordinal + 1)
+                        return ordinal
+                finally:
+                    self._inside = False
+            self._room(end)
 
     def _checked(self, size: int, timestamp: Any) -> int | None:
         """The timestamp in nanoseconds, or the error that says why this event cannot be stored."""
@@ -409,42 +431,71 @@ class Appender:
     def _batch(self, items: Sequence[Any], sizes: list[int], timestamps: Any) -> range:
         """Write the entries and publish them with one store."""
         total = sum(sizes) + ENTRY_SIZE * len(items)
-        with self._lock:
-            self._make_room(total)
-            now = max(time_ns(), self.last_timestamp)
-            stamps = [now] * len(items) if timestamps is None else timestamps.tolist()
-            at = self.offset
-            mapping = self._region._mapping
-            for i in range(0, len(items), _TOGETHER):
-                j = i + _TOGETHER
-                part = items[i:j]
-                headers = map(ENTRY.pack, stamps[i:j], sizes[i:j], map(_CRC32, part))
-                entries = b"".join(chain.from_iterable(zip(headers, part, strict=True)))
-                mapping[at : at + len(entries)] = entries
-                at += len(entries)
-            ordinal = self.count
-            if items:
-                self.last_timestamp = stamps[-1]
-                self._publish(at, ordinal + len(items))
-            return range(ordinal, ordinal + len(items))
+        while True:
+            with self._lock:
+                if self._inside:
+                    raise errors.busy(self._region.path)
+                self._inside = True
+                try:
+                    end = self.offset + total
+                    if end <= self._limit:
+                        return self._write_batch(items, sizes, timestamps)
+                finally:
+                    self._inside = False
+            self._room(end)
+
+    def _write_batch(self, items: Sequence[Any], sizes: list[int], timestamps: Any) -> range:
+        now = max(time_ns(), self.last_timestamp)
+        stamps = [now] * len(items) if timestamps is None else timestamps.tolist()
+        at = self.offset
+        mapping = self._region._mapping
+        for i in range(0, len(items), _TOGETHER):
+            j = i + _TOGETHER
+            part = items[i:j]
+            headers = map(ENTRY.pack, stamps[i:j], sizes[i:j], map(_CRC32, part))
+            entries = b"".join(chain.from_iterable(zip(headers, part, strict=True)))
+            mapping[at : at + len(entries)] = entries
+            at += len(entries)
+        ordinal = self.count
+        if items:
+            self.last_timestamp = stamps[-1]
+            self._publish(at, ordinal + len(items))
+        return range(ordinal, ordinal + len(items))
+
+    @property
+    def limit(self) -> int:
+        """The end of the room that may be stored to."""
+        return self._limit
+
+    @limit.setter
+    def limit(self, limit: int) -> None:
+        self._limit = 0 if self._halted else limit
 
     def position(self) -> tuple[int, int, int]:
         """(WriteOffset, EventCount, timestamp of the last event) of one moment."""
         with self._lock:
+            if self._inside:
+                raise errors.busy(self._region.path)
             return self.offset, self.count, self.last_timestamp
 
     def pause(self) -> None:
         """Let go of the background thread, which may end now; `limit` stays."""
 
     def halt(self) -> None:
-        """Wait for a batch in another thread to end, then write no more: limit is 0 from here on."""
+        """Wait for a batch in another thread to end, then write no more: limit is 0 for good."""
+        self._region._require_still()
         with self._lock:
-            self.limit = 0
+            if self._inside:
+                raise errors.busy(self._region.path)
+            self._halted = True
+            self._limit = 0
 
     def forked(self) -> None:
         """In a forked child: write no more. A thread that is not there may be inside, so nobody waits for it."""
-        self.limit = 0
-        self._lock = threading.Lock()
+        self._halted = True
+        self._limit = 0
+        self._lock = threading.RLock()
+        self._inside = False
 
 
 def _payload(data: Any, path: str, where: str = "") -> memoryview:
@@ -662,17 +713,24 @@ class Events:
         self._stop = stop
         self._check = check
         self._problem = problem
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # as an appender's
+        self._inside = False
 
     def __iter__(self) -> Events:
         return self
 
     def __next__(self) -> Event:
         with self._lock:
-            while self._offset < self._bound and self._ordinal != self._stop:
-                event = self._next()
-                if event is not None:
-                    return event
+            if self._inside:
+                raise errors.busy(self._region.path)
+            self._inside = True
+            try:
+                while self._offset < self._bound and self._ordinal != self._stop:
+                    event = self._next()
+                    if event is not None:
+                        return event
+            finally:
+                self._inside = False
         raise StopIteration
 
     def _next(self) -> Event | None:
