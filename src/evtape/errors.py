@@ -108,6 +108,10 @@ def closed(path: str) -> ClosedError:
     return ClosedError(f"{path}: the stream is closed; open it again")
 
 
+def busy(path: str) -> RuntimeError:
+    return RuntimeError(f"{path}: the stream is busy in this thread; a signal handler or finalizer cannot use it now")
+
+
 def truncated(path: str, size: int, needed: int) -> TruncatedError:
     return TruncatedError(
         f"{path}: the file has {size} bytes but its header publishes {needed}; see 'evtape verify' and 'evtape recover'"
