@@ -59,8 +59,7 @@ class Writer(Tape):
     """
 
     def __init__(self, path: str, options: Options, opened: Opened) -> None:
-        self._fd = -1  # the descriptor is the caller's to close until all is well
-        super().__init__(path, -1, opened.region, options.verify)
+        super().__init__(path, -1, opened.region, options.verify)  # the descriptor is the caller's until all is well
         #: What opening found and repaired, or None for a stream that was just made.
         self.recovered: Report | None = opened.recovered
         self._lock = opened.lock
@@ -355,7 +354,7 @@ class Writer(Tape):
         self._lock.abandon()
 
     def __del__(self) -> None:
-        if getattr(self, "_fd", -1) < 0:
+        if self.closed:
             return
         try:
             _warn_unclosed(self)
