@@ -32,6 +32,7 @@ from .mapped import MappedFile
 from .reader import Reader, Tape
 from .recovery import recover
 from .salvage import Salvaged
+from .signals import Held
 from .slices import Slice
 from .walk import Problem, Report, verify
 from .writer import Durability, Options, Writer, open_writer
@@ -118,4 +119,13 @@ def open(
         raise ValueError(f"{name}: capacity must not be negative, not {capacity}")
     if not interval > 0:
         raise ValueError(f"{name}: interval must be positive seconds, not {interval}")
-    return open_writer(name, mode, Options(capacity, durability, interval, verify))
+    options = Options(capacity, durability, interval, verify)
+    tape: Writer | None = None
+    try:
+        with Held():
+            tape = open_writer(name, mode, options)
+    except BaseException:
+        if tape is not None:  # a signal handler raised when all was done
+            tape.close()
+        raise
+    return tape

@@ -21,6 +21,7 @@ from typing import Final
 
 from .errors import SidecarWarning
 from .files import READ, WRITE, open_descriptor, temporary_name, write_all
+from .signals import Held
 
 GENERATION_SIZE: Final = 16
 NO_GENERATION: Final = bytes(GENERATION_SIZE)
@@ -141,7 +142,8 @@ class Beside:
         if self._is_foreign():
             self._report_foreign()
             return False
-        self._make(data, durable_name=named)
+        with Held():
+            self._make(data, durable_name=named)
         return True
 
     def remove(self) -> None:

@@ -112,6 +112,12 @@ def closed(path: str) -> ClosedError:
     return ClosedError(f"{path}: the stream is closed; open it again")
 
 
+def require_size(path: str, what: str, value: int) -> None:
+    """ValueError unless ``value`` can be the size of a file."""
+    if not 0 <= value <= TIME_MAX:
+        raise ValueError(f"{path}: {what} must be between 0 and {TIME_MAX} bytes, not {value}")
+
+
 def busy(path: str) -> RuntimeError:
     return RuntimeError(f"{path}: the stream is busy in this thread; a signal handler or finalizer cannot use it now")
 

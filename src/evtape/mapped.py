@@ -10,6 +10,7 @@ from . import errors, guard
 from ._backend import core
 from .errors import ReadOnlyError
 from .files import BINARY, open_descriptor, require_regular
+from .signals import Held
 
 _FLAGS = {
     "r": os.O_RDONLY,
@@ -30,27 +31,35 @@ class MappedFile:
     ``close``.
     """
 
-    def __init__(self, path: str | os.PathLike[str], mode: str = "r", size: int = 0) -> None:
-        self.path = os.fspath(path)
+    _fd = -1  # until there is one, so that what could not be opened can be closed
+    _region: core.Region = None  # type: ignore[assignment]
+
+    def __init__(self, path: str | bytes | os.PathLike[Any], mode: str = "r", size: int = 0) -> None:
+        self.path = os.fsdecode(path)
         if mode not in _FLAGS:
             raise ValueError(f"{self.path}: mode must be 'r', 'r+', 'x' or 'w', not {mode!r}")
+        errors.require_size(self.path, "size", size)
         if mode in ("r", "r+"):
             require_regular(self.path)
         guard.ensure()
         self.writable = mode != "r"
+        try:
+            with Held():
+                self._open(mode, size)
+        except BaseException:
+            made = self._fd >= 0 and mode in ("x", "w")
+            self.close()
+            if made:
+                os.unlink(self.path)
+            raise
+
+    def _open(self, mode: str, size: int) -> None:
         if mode == "w" and os.path.lexists(self.path):
             os.unlink(self.path)  # who has the old file mapped keeps it; truncating in place would pull it away
         self._fd = open_descriptor(self.path, _FLAGS[mode] | BINARY)
-        try:
-            self._region = core.Region(self._fd, os.fstat(self._fd).st_size, self.path, self.writable)
-            if size > self._region.size:
-                self.grow(size)
-        except BaseException:
-            fd, self._fd = self._fd, -1  # first, so that __del__ does not close a number that is another file's by then
-            os.close(fd)
-            if mode in ("x", "w"):
-                os.unlink(self.path)
-            raise
+        self._region = core.Region(self._fd, os.fstat(self._fd).st_size, self.path, self.writable)
+        if size > self._region.size:
+            self.grow(size)
 
     def __len__(self) -> int:
         return self._region.size
@@ -113,10 +122,16 @@ class MappedFile:
 
     def close(self) -> None:
         """Let go of the file. Views that are alive stay valid. Closing twice is fine."""
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            self._region.close()
-            os.close(fd)
+        if self._fd < 0:
+            return
+        with Held():
+            fd, self._fd = self._fd, -1
+            try:
+                if self._region is not None:
+                    self._region.close()
+            finally:
+                if fd >= 0:  # else another thread closed it meanwhile
+                    os.close(fd)
 
     def __enter__(self) -> Self:
         return self
@@ -125,5 +140,5 @@ class MappedFile:
         self.close()
 
     def __del__(self) -> None:
-        if getattr(self, "_fd", -1) >= 0:
+        if self._fd >= 0:
             self.close()

@@ -18,6 +18,7 @@ from ._pickle import restore_reader
 from .errors import FormatError, ReadOnlyError
 from .files import READ, open_descriptor, require_regular
 from .index import STRIDE, Index
+from .signals import Held
 from .slices import Column, Slice, strided
 
 
@@ -30,6 +31,9 @@ class Tape(Sequence[core.Event]):
 
     path: str  #: the stream's file name
     verify_payloads: bool  #: whether a checksum is compared when a payload is handed out
+
+    _fd = -1  # until there is one, so that what could not be opened can be closed
+    _region: core.Region = None  # type: ignore[assignment]
 
     def __init__(self, path: str, fd: int, region: core.Region, verify: bool) -> None:
         guard.ensure()
@@ -235,20 +239,23 @@ class Reader(Tape):
     """A stream that is open for reading; many readers may follow one writer."""
 
     def __init__(self, path: str, *, verify: bool = True) -> None:
-        path = os.fspath(path)
+        path = os.fsdecode(path)
         require_regular(path)
-        fd = open_descriptor(path, READ)
         try:
-            size = os.fstat(fd).st_size
-            if size < HEADER_SIZE:
-                raise FormatError(f"{path}: {size} bytes are no stream; its header alone has {HEADER_SIZE}")
-            region = core.Region(fd, size, path)
-            super().__init__(path, fd, region, verify)
-            self._require_stream()
+            with Held():
+                self._open(path, verify)
         except BaseException:
-            os.close(fd)
-            self._fd = -1
+            self.close()
             raise
+
+    def _open(self, path: str, verify: bool) -> None:
+        self._fd = fd = open_descriptor(path, READ)
+        size = os.fstat(fd).st_size
+        if size < HEADER_SIZE:
+            raise FormatError(f"{path}: {size} bytes are no stream; its header alone has {HEADER_SIZE}")
+        self._region = core.Region(fd, size, path)
+        super().__init__(path, fd, self._region, verify)
+        self._require_stream()
 
     def _require_stream(self) -> None:
         write_offset = self._region.load_header()[0]
@@ -289,11 +296,17 @@ class Reader(Tape):
         return write_offset
 
     def close(self) -> None:
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            self._region.close()
-            os.close(fd)
+        if self.closed:
+            return
+        with Held():
+            fd, self._fd = self._fd, -1
+            try:
+                if self._region is not None:
+                    self._region.close()
+            finally:
+                if fd >= 0:  # else another thread closed it meanwhile
+                    os.close(fd)
 
     def __del__(self) -> None:
-        if getattr(self, "_fd", -1) >= 0:
+        if not self.closed:
             self.close()

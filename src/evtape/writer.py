@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import math
 import os
+import sys
 import threading
+import time
 import warnings
 import weakref
 from collections.abc import Callable, Iterable
@@ -18,9 +21,10 @@ from . import sidecar as sidecars
 from ._backend import core
 from ._format import FIRST_OFFSET, HEADER_SIZE, TIME_MIN
 from ._time import nanosecond_array
-from .errors import Error, ReadOnlyError
+from .errors import ClosedError, Error, ReadOnlyError
 from .opening import LARGE_PAGE, NO_ROOM, Opened, open_for_writing
 from .reader import Tape
+from .signals import Held
 from .walk import Report
 
 Durability = Literal["none", "close", "interval", "full"]
@@ -29,6 +33,7 @@ Durability = Literal["none", "close", "interval", "full"]
 # asks seldom.
 _STEP_MIN = 1 << 16
 _STEP_MAX = 8 << 20
+_LAST_ROUND = 10.0  # seconds to wait for a thread that has next to nothing left to do
 
 
 @dataclass(frozen=True)
@@ -55,13 +60,14 @@ class Writer(Tape):
     """
 
     def __init__(self, path: str, options: Options, opened: Opened) -> None:
-        super().__init__(path, opened.fd, opened.region, options.verify)
+        super().__init__(path, -1, opened.region, options.verify)  # the descriptor is the caller's until all is well
         #: What opening found and repaired, or None for a stream that was just made.
         self.recovered: Report | None = opened.recovered
         self._lock = opened.lock
         self._sidecar = opened.sidecar
         self._durability = options.durability
         self._slow = threading.RLock()
+        self._section = _Section(path, self._slow)
         self._failure: Callable[[], Exception] | None = None
         last = TIME_MIN if self.recovered is None else self.recovered.last_timestamp
         self._appender = core.Appender(self._region, last, self._room)
@@ -69,9 +75,10 @@ class Writer(Tape):
         # What another process appended may not be durable yet, so the first flush begins at the beginning.
         self._synced = FIRST_OFFSET
         self._marked = FIRST_OFFSET  # up to where the sidecar says so
+        self._ticker = _Ticker(self, options.interval) if options.durability == "interval" else None
         self._bind()
         _writers.add(self)
-        self._ticker = _Ticker(self, options.interval) if options.durability == "interval" else None
+        self._fd = opened.fd
 
     def _bind(self) -> None:
         """Put the core's method where ``append`` is looked up first.
@@ -151,7 +158,7 @@ class Writer(Tape):
 
     def _room(self, end: int) -> None:
         """The slow path of every append: make room up to byte ``end``, or raise what stands in the way of writing."""
-        with self._slow:
+        with Held(), self._section:
             if self._failure is not None:
                 raise self._failure()
             if end < 0:  # the memory under the appender faulted; what it stored was not published
@@ -227,7 +234,7 @@ class Writer(Tape):
         OSError and poisons the writer, because the kernel reports such an error once and would call the next flush a
         success.
         """
-        with self._slow:
+        with self._section:
             if self._failure is not None:
                 raise self._failure()
             position = self._flush()
@@ -287,21 +294,28 @@ class Writer(Tape):
         """Make the stream durable (unless ``durability="none"``), cut the file to its events and release the lock."""
         if self.closed:
             return
-        ticker = self._ticker
-        if ticker is not None:
-            ticker.stop()
-        with self._slow:
-            failed = self._failure is not None
-            if not failed:
-                self._appender.halt()
+        with Held(), self._section:
+            if not self.closed:  # by another thread meanwhile
+                self._finish()
+        if self._ticker is not None:
+            self._ticker.wait()
+
+    def _finish(self) -> None:
+        cut = False
+        failed = self._failure is not None
+        if not failed:
+            self._appender.halt()  # first: where this thread is inside an append, it refuses and all stays as it was
+        try:
+            if self._ticker is not None:
+                self._ticker.stop()
             self.__dict__.pop("append", None)  # after the halt: the method of the class would append once more
-            try:
-                if not failed and self._durability == "none":
-                    self._require_whole()
-                elif not failed:
-                    self._leave_sidecar(self._flush())
-            finally:
-                self._shut(cut=self._failure is None)
+            cut = not failed
+            if not failed and self._durability == "none":
+                self._require_whole()
+            elif not failed:
+                self._leave_sidecar(self._flush())
+        finally:
+            self._shut(cut and self._failure is None)
 
     def _leave_sidecar(self, position: tuple[int, int, int]) -> None:
         """A large stream keeps its watermark when it is closed; a small one is walked in a moment without.
@@ -314,18 +328,20 @@ class Writer(Tape):
             self._sidecar.discard()
 
     def _shut(self, cut: bool) -> None:
-        fd, self._fd = self._fd, -1
-        end = self._appender.offset
+        fd, end = self._fd, self._appender.offset
         self._failure = lambda: errors.closed(self.path)
-        self._region.close()
         _writers.discard(self)
         try:
+            self._region.close()
             if cut:
                 _cut(fd, end, durable=self._durability != "none")
         finally:
-            self._sidecar.close()
-            os.close(fd)
-            self._lock.release()
+            self._fd = -1
+            try:
+                self._sidecar.close()
+                os.close(fd)
+            finally:
+                self._lock.release()
 
     def _forked(self) -> None:
         """In the child after a fork: the parent goes on writing, this copy must not."""
@@ -335,11 +351,15 @@ class Writer(Tape):
         self._region.forked()
         self._ticker = None
         self._slow = threading.RLock()
+        self._section = _Section(self.path, self._slow)
         self._lock.abandon()
 
     def __del__(self) -> None:
-        if getattr(self, "_fd", -1) >= 0:
-            warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2)
+        if self.closed:
+            return
+        try:
+            _warn_unclosed(self)
+        finally:  # a warning may be an error
             self.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -356,20 +376,55 @@ class Writer(Tape):
         return self._bound
 
 
+class _Section:
+    """What must not be interrupted by itself: room, sync, close. Other threads wait, the same one is told.
+
+    A finalizer or a trace function can run in the middle of any of them and call the next. The lock is re-entrant
+    because ``append`` with durability "full" holds it around two of them.
+    """
+
+    __slots__ = ("_inside", "_lock", "_path")
+
+    def __init__(self, path: str, lock: threading.RLock) -> None:
+        self._path = path
+        self._lock = lock
+        self._inside = False
+
+    def __enter__(self) -> None:
+        # While the interpreter ends, the thread that holds a lock may be gone.
+        if not self._lock.acquire(blocking=not sys.is_finalizing()):
+            raise errors.busy(self._path)
+        if self._inside:
+            self._lock.release()
+            raise errors.busy(self._path)
+        self._inside = True
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._inside = False
+        self._lock.release()
+
+
 class _Ticker(threading.Thread):
     """Syncs a writer every ``interval`` seconds. Ends when the writer is closed, lost or fails."""
 
     def __init__(self, writer: Writer, interval: float) -> None:
         super().__init__(name="evtape-sync", daemon=True)
         self._writer = weakref.ref(writer)
+        self._path = writer.path
         self._interval = interval
-        self._stopped = threading.Event()
-        self.start()
+        self._stopped = threading.Lock()  # held until the thread shall end; no event, whose own lock is not re-entrant
+        self._stopped.acquire()
+
+    def begin(self) -> None:
+        try:
+            self.start()
+        except RuntimeError as error:
+            raise RuntimeError(f"{self._path}: the thread that syncs cannot be started: {error}") from None
 
     def run(self) -> None:
-        while not self._stopped.wait(self._interval):
+        while not self._stopped.acquire(timeout=self._interval):
             writer = self._writer()
-            if writer is None:
+            if writer is None or writer.closed:
                 return
             try:
                 writer.sync()
@@ -378,9 +433,15 @@ class _Ticker(threading.Thread):
             del writer
 
     def stop(self) -> None:
-        self._stopped.set()
-        if self is not threading.current_thread():
-            self.join()
+        try:
+            self._stopped.release()
+        except RuntimeError:  # it was stopped before
+            pass
+
+    def wait(self) -> None:
+        """Until the thread has ended. While the interpreter ends, a thread of Python does not go on, and no more."""
+        if self is not threading.current_thread() and self.is_alive() and not sys.is_finalizing():
+            self.join(_LAST_ROUND)
 
 
 def _rows_of_bytes(values: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.uint8]]:
@@ -412,29 +473,98 @@ def _cut(fd: int, end: int, durable: bool) -> None:
 
 def open_writer(path: str, mode: str, options: Options) -> Writer:
     """Open for "a", "x" or "w"; see ``evtape.open``."""
-    writer = Writer(path, options, open_for_writing(path, mode, options.durability != "none", options.capacity))
+    thread = threading.get_ident()
+    _opening.add(thread)
     try:
-        writer._renew_sidecar()
-    except BaseException:
-        writer.close()
-        raise
-    return writer
+        _require_time_left(path)
+        opened = open_for_writing(path, mode, options.durability != "none", options.capacity)
+        try:
+            writer = Writer(path, options, opened)
+        except BaseException:
+            opened.close()
+            raise
+        try:
+            writer._renew_sidecar()
+            if writer._ticker is not None:
+                writer._ticker.begin()
+            _require_time_left(path)  # the end may have come meanwhile
+        except BaseException:
+            writer.close()
+            raise
+        return writer
+    finally:
+        _opening.discard(thread)
 
 
-# ---------------------------------------------------------------------------------------------- fork
+# ------------------------------------------------------------------------------------- fork, and end
+
+
+def _living() -> list[Writer]:
+    while True:
+        try:
+            return list(_writers)
+        except RuntimeError:  # another thread opened one meanwhile
+            continue
 
 
 def _before_fork() -> None:
     # A process with a second thread should not fork; the background thread comes back when room is asked for again.
-    for writer in list(_writers):
+    for writer in _living():
         writer._stop_ahead()
 
 
 def _after_fork_in_child() -> None:
-    for writer in list(_writers):
+    for writer in _living():
         writer._forked()
     _writers.clear()
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_before_fork, after_in_child=_after_fork_in_child)
+
+
+_opening: set[int] = set()  # the threads that are inside `open_writer`
+_ended = False  # whether the writers of this process were closed because it ends
+
+
+def _require_time_left(path: str) -> None:
+    """A daemon thread is taken away with whatever it holds; the main thread still runs other callbacks to their end."""
+    if _ended and threading.current_thread() is not threading.main_thread():
+        raise ClosedError(f"{path}: the interpreter is ending, so no writer can be opened in a thread any more")
+
+
+def _warn_unclosed(writer: Writer) -> None:
+    warnings.warn(f"unclosed {writer!r}", ResourceWarning, stacklevel=3)
+
+
+class _Unraisable:
+    """Has the interpreter report an exception that nobody can catch."""
+
+    def __init__(self, error: BaseException) -> None:
+        self._error = error
+
+    def __del__(self) -> None:
+        raise self._error
+
+
+def _close_all() -> None:
+    """Close the writers that nobody closed.
+
+    It is registered with `atexit`: that is after the threads which the interpreter waits for have ended, since they
+    may append to the last, and before daemon threads are taken away. These get ClosedError from here on.
+    """
+    global _ended  # noqa: PLW0603 - a process ends once
+    _ended = True
+    until = time.monotonic() + _LAST_ROUND
+    while _opening and time.monotonic() < until:  # a thread that has a temporary file now; it is told at its end
+        time.sleep(0.001)
+    for writer in _living():
+        for step in (_warn_unclosed, Writer.close):
+            try:
+                if not writer.closed:
+                    step(writer)
+            except BaseException as error:  # noqa: BLE001 - the others are to be closed, and the exit code stays
+                _Unraisable(error)
+
+
+atexit.register(_close_all)
