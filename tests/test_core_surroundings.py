@@ -12,27 +12,90 @@ import pytest
 
 from .helpers import run_python, sample, stream
 
+# Every type of the core, made in every way that skips or repeats its constructor, and then everything it has.
 MADE = """
-import evtape, sys
+import copy, pickle, sys, tempfile
+import evtape
 from evtape._backend import core
-event = core.Event(1, b"x")
-kind = type(iter(event))
-try:
-    list(kind())
-except TypeError:
-    pass
-scanner = core.Scanner.__new__(core.Scanner)
-for call in (lambda: scanner.run(0), scanner.skip):
+path = sys.argv[1]
+tape = evtape.open(path, "w")
+tape.append_many([b"x", b"y"], [1, 2])
+event, region = tape[0], tape._region
+kinds = [core.Region, core.Appender, core.Scanner, core.Events, core.Event, type(iter(event)), type(iter(tape))]
+kinds += [type(region), type(region.view(0, 24).obj)] if core.NAME == "native" else []
+arguments = [(), (0,), (1, b"x"), (None,), (None, 0, None), (None, 24, 0, 24, -1, True, None), (region, 0, None),
+             (-1, 24, "s"), (-1, 24, None), (tape.__class__, 1, 2, 3, 4, 5, 6, 7)]
+
+def use(value):
+    for name in dir(value):
+        if name in ("__class__", "__init_subclass__", "__subclasshook__"):
+            continue
+        for given in arguments:
+            try:
+                part = getattr(value, name)
+                if callable(part):
+                    part(*given)
+            except Exception:
+                pass
+    for call in (list, len, repr, hash, bytes, memoryview, copy.copy, copy.deepcopy, pickle.dumps, next, str):
+        try:
+            call(value)
+        except Exception:
+            pass
+
+made = []
+for kind in kinds:
+    for call in (kind.__new__, object.__new__):
+        try:
+            value = call(kind)
+        except TypeError:
+            continue
+        use(value)
+        if call is kind.__new__:
+            made.append(value)
+    for given in arguments:
+        for call in (lambda: kind(*given), lambda: kind.__new__(kind, *given)):
+            try:
+                value = call()
+            except Exception:
+                continue
+            use(value)
+    try:
+        type("Derived", (kind,), {})
+    except TypeError as error:
+        assert str(error) == f"type '{kind.__module__}.{kind.__qualname__}' is not an acceptable base type" or (
+            kind.__module__ == "builtins"), error
+    else:
+        assert kind.__module__ == "builtins", kind
+assert {type(value) for value in made} == {core.Event}, made
+for value in [*made, core.Scanner(region), core.Events(region, 24, 0, 24, -1, True, None), event, iter(event)]:
+    use(value)
+for kind in (type(iter(event)), core.Region, core.Appender, core.Scanner, core.Events):
+    try:
+        kind()
+    except TypeError:
+        pass
+    else:
+        raise AssertionError(kind)
+new = core.Event.__new__(core.Event)
+assert (new.timestamp, new.data, new.ordinal, new.offset, new.checksum) == (0, None, 0, 0, 0)
+closed = core.Region(tape._fd, 24, "s")
+closed.close()
+for call in (lambda: core.Appender(closed, 0, None), lambda: core.Events(closed, 24, 0, 24, -1, True, None),
+             lambda: core.Scanner(closed).run(24), core.Scanner(closed).skip):
     try:
         call()
-    except (TypeError, AttributeError):
+    except evtape.ClosedError:
         pass
+    else:
+        raise AssertionError
+tape.close()
 print("alive")
 """
 
 
-def test_a_type_made_by_a_user_is_no_crash(core):
-    assert run_python(core, MADE).strip() == "alive"
+def test_a_type_made_by_a_user_is_no_crash(core, tmp_path):
+    assert run_python(core, MADE, tmp_path / "s.tape").strip() == "alive"
 
 
 def test_structured_arrays_with_times_are_stored(et, tmp_path):

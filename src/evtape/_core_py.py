@@ -32,6 +32,7 @@ _CHUNK = 1 << 20
 _MADV_POPULATE_WRITE = 23  # Linux 5.14
 _PACK_ENTRY = ENTRY.pack_into
 _CRC32 = zlib.crc32
+_NEW = object.__new__
 _TOGETHER = 256  # entries of a batch that are put together before they are stored
 
 
@@ -67,8 +68,22 @@ class _ByPage(mmap.mmap):
             at = end
 
 
+class _Made:
+    """An object that is always made with its arguments, and of a class that has no subclasses: as in C."""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        if not args:
+            raise TypeError(f"{cls.__name__} needs its arguments")
+        return super().__new__(cls)
+
+    def __init_subclass__(cls) -> None:
+        base = cls.__mro__[1]
+        if base is not _Made:
+            raise TypeError(f"type '{__name__}.{base.__name__}' is not an acceptable base type")
+
+
 @final
-class Region:
+class Region(_Made):
     """A file mapped into memory. `size` bytes of it may be touched; the file is extended under the mapping.
 
     `by_page`: no single store into an entry crosses the end of a page. A file system that copies on write and is full
@@ -289,7 +304,7 @@ def _allocate(fd: int, start: int, stop: int) -> None:
 
 
 @final
-class Appender:
+class Appender(_Made):
     """Writes entries at WriteOffset and publishes them.
 
     `limit` is the end of the room that may be stored to, and the only thing the hot path looks at: when an event does
@@ -503,7 +518,7 @@ def _payload(data: Any, path: str, where: str = "") -> memoryview:
 
 
 @final
-class Scanner:
+class Scanner(_Made):
     """Walks entries in bulk. It stands at `offset`, before event `ordinal`, and remembers what it has met."""
 
     def __init__(
@@ -584,6 +599,7 @@ class Scanner:
 
     def skip(self) -> None:
         """Step over the entry a run stopped at because of its checksum."""
+        self._region._open()
         timestamp, size, _ = ENTRY.unpack(self._region._take(self.offset, self.offset + ENTRY_SIZE))
         self.last_timestamp = max(self.last_timestamp, timestamp)
         self.offset += ENTRY_SIZE + size
@@ -622,6 +638,21 @@ class Event:
     """
 
     __slots__ = ("_checksum", "_data", "_offset", "_ordinal", "_timestamp")
+
+    _timestamp: int
+    _data: Any
+    _ordinal: int
+    _offset: int
+    _checksum: int
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Event:
+        event = _NEW(cls)
+        event._timestamp = event._ordinal = event._offset = event._checksum = 0
+        event._data = None
+        return event
+
+    def __init_subclass__(cls) -> None:
+        raise TypeError(f"type '{__name__}.Event' is not an acceptable base type")
 
     def __init__(
         self, timestamp: int, data: Any, ordinal: int = 0, offset: int = 0, checksum: int | None = None
@@ -668,7 +699,7 @@ class Event:
 
 
 @final
-class Events:
+class Events(_Made):
     """Iterates over the events from `offset` (event `ordinal`) to the byte `bound` or the ordinal `stop` (-1: none).
 
     `problem(ordinal, offset, reason)` is called at damage and is expected to raise; where it returns, the event is
@@ -747,7 +778,7 @@ class Events:
         self._ordinal += 1
         if self._check and zlib.crc32(data) != checksum:
             return "checksum", None
-        event = Event.__new__(Event)  # what is read needs no second look
+        event: Event = _NEW(Event)  # what is read needs no second look
         event._timestamp, event._data, event._ordinal = timestamp, data, ordinal
         event._offset, event._checksum = at, checksum
         return "zero" if timestamp == 0 and size == 0 else "", event
