@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 
-from .helpers import run_python, sample, stream
+from .helpers import pairs, run_python, sample, stream
 
 # Every type of the core, made in every way that skips or repeats its constructor, and then everything it has.
 MADE = """
@@ -335,3 +335,99 @@ def test_a_truncated_file_under_faulthandler(core, tmp_path, order, end):
     )
     assert done.stdout == "truncated\ntruncated\nalive\n", done.stderr
     assert done.returncode == (-signal.SIGBUS if end else 0)
+
+
+# The descriptors of a stream after each step, and where 0 to 2 are closed; all that a core keeps are above 2.
+DESCRIPTORS = """
+import fcntl, os, sys
+import evtape
+from evtape._backend import core
+path = sys.argv[1]
+fd = os.open(path, os.O_RDWR)
+high = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 50)
+os.close(fd)
+out = fcntl.fcntl(1, fcntl.F_DUPFD_CLOEXEC, 60)
+for number in range(3):
+    os.close(number)
+
+def kept():
+    return {n for n in map(int, os.listdir("/proc/self/fd")) if n != high and is_stream(n)}
+
+def is_stream(number):
+    try:
+        return os.path.samestat(os.fstat(number), os.fstat(high))
+    except OSError:
+        return False
+
+for writable in (False, True):
+    region = core.Region(high, os.fstat(high).st_size, path, writable)
+    if writable:
+        region.grow(1 << 16)
+        region.run_ahead(False)
+        region.grow(3 << 20)
+    for number in kept():
+        assert number > 2 and fcntl.fcntl(number, fcntl.F_GETFD) & fcntl.FD_CLOEXEC, number
+    events = core.Events(region, 24, 0, 24, -1, True, None)
+    region.close()
+    del events, region
+    assert kept() == set(), kept()
+for number in range(3):
+    try:
+        os.fstat(number)
+    except OSError:
+        continue
+    raise AssertionError(number)
+os.write(out, b"done")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_the_descriptors_of_a_core(core, tmp_path):
+    path = tmp_path / "s.tape"
+    path.write_bytes(stream(sample(10)))
+    assert run_python(core, DESCRIPTORS, path) == "done"
+
+
+@pytest.mark.parametrize("mode", ["r", "a"])
+def test_an_iterator_goes_on_after_close(et, tmp_path, mode):
+    path, events = tmp_path / "s.tape", sample(3000)
+    path.write_bytes(stream(events))
+    other = tmp_path / "other"
+    other.write_bytes(stream([(1, b"wrong")] * 30_000))
+    tape = et.open(path, mode)
+    iterator = iter(tape)
+    got = pairs([next(iterator)])
+    tape.close()
+    descriptors = [os.open(other, os.O_RDONLY) for _ in range(20)]
+    try:
+        assert got + pairs(iterator) == events
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
+    with pytest.raises(et.ClosedError):
+        iter(tape)
+
+
+def test_a_read_of_more_than_one_call_gives(tmp_path, packages, monkeypatch):
+    """The pure core reads a payload that one system call does not give, and one of more than 2 GiB, without a copy."""
+    package = packages.get("python")
+    if package is None:
+        pytest.skip("the native core maps")
+    module = package._backend.core
+    monkeypatch.setattr(module, "_ONE_READ", 1000)
+    calls = []
+
+    def reads_little(fd, buffers, at):
+        calls.append(at)
+        return os.preadv(fd, [memoryview(buffers[0])[:7000]], at)
+
+    monkeypatch.setattr(module, "_PREADV", reads_little)
+    path, payload = tmp_path / "s.tape", os.urandom(50_000)
+    path.write_bytes(stream([(1, payload)]))
+    with package.open(path) as tape:
+        assert bytes(tape[0].data) == payload
+        assert hash(tape[0]) == hash((1, payload))
+        assert len(calls) > 14
+        os.truncate(path, 30_000)
+        with pytest.raises(package.TruncatedError):
+            tape[0]
