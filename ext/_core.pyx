@@ -32,6 +32,9 @@ cdef extern from *:
     Py_ssize_t size_of "PyBytes_GET_SIZE"(PyObject *) noexcept
     Py_buffer *PyMemoryView_GET_BUFFER(object)
 
+cdef extern from "made.h":
+    void evtape_not_made_by_users(object kind)
+
 cdef extern from "errno.h" nogil:
     int ENOTSUP
 
@@ -166,8 +169,6 @@ cdef class _Mapping:
     cdef evtape_guard_slot *slot
 
     def __getbuffer__(self, Py_buffer *buffer, int flags):
-        if self.base == NULL:  # made by a user
-            raise BufferError("there is no mapping")
         PyBuffer_FillInfo(buffer, self, self.base, self.length, not self.writable, flags)
 
     def __dealloc__(self):
@@ -218,7 +219,7 @@ cdef class Region:
     cdef object whole  # a memoryview of the mapping; every view that is handed out is a slice of it
     cdef list former  # mappings that were outgrown; other threads may still be storing through them
 
-    def __init__(self, int fd, int64_t size, str path, bint writable=False, bint by_page=False):
+    def __cinit__(self, int fd, int64_t size, str path not None, bint writable=False, bint by_page=False):
         self.fd = fd
         self.path = path
         self.writable = writable
@@ -416,7 +417,8 @@ cdef class Appender:
     cdef object room
     cdef evtape_gate gate
 
-    def __init__(self, Region region, int64_t last_timestamp, room):
+    def __cinit__(self, Region region not None, int64_t last_timestamp, room):
+        region._open()
         cdef evtape_header header = evtape_load_header(region.mapping.base)
         self.region = region
         self.mapping = region.mapping
@@ -756,8 +758,9 @@ cdef class Scanner:
     cdef readonly int64_t zero_offset
     cdef readonly int64_t recorded  # how many elements of the arrays the last run filled
 
-    def __init__(
-        self, Region region, int64_t offset=EVTAPE_HEADER_SIZE, int64_t ordinal=0, int64_t last_timestamp=INT64_MIN
+    def __cinit__(
+        self, Region region not None, int64_t offset=EVTAPE_HEADER_SIZE, int64_t ordinal=0,
+        int64_t last_timestamp=INT64_MIN,
     ):
         self.region = region
         self.offset = offset
@@ -781,8 +784,6 @@ cdef class Scanner:
         cdef int64_t room = 0x7FFFFFFFFFFFFFFF
         cdef _Mapping mapping
         cdef int reason
-        if self.region is None:
-            raise TypeError("the scanner has no region")
         self.region._open()
         mapping = self.region.mapping
         if not 0 <= bound <= self.region._size():
@@ -848,8 +849,6 @@ cdef class Scanner:
     def skip(self):
         """Step over the entry a run stopped at because of its checksum."""
         cdef evtape_entry entry
-        if self.region is None:
-            raise TypeError("the scanner has no region")
         self.region._open()
         entry = evtape_load_entry(self.region.mapping.base + self.offset)
         self.last_timestamp = max(self.last_timestamp, entry.timestamp)
@@ -920,8 +919,6 @@ cdef class _Fields:
         return self
 
     def __next__(self):
-        if self.event is None:  # made by a user
-            raise TypeError("there is no event to unpack")
         self.given += 1
         if self.given == 1:
             return self.event.timestamp
@@ -948,8 +945,8 @@ cdef class Events:
     cdef bint check
     cdef object problem
 
-    def __init__(
-        self, Region region, int64_t offset, int64_t ordinal, int64_t bound, int64_t stop, bint check, problem
+    def __cinit__(
+        self, Region region not None, int64_t offset, int64_t ordinal, int64_t bound, int64_t stop, bint check, problem
     ):
         region._open()
         if not EVTAPE_HEADER_SIZE <= offset <= bound <= region._size():
@@ -1055,3 +1052,7 @@ def guard_disable():
 def guard_enabled():
     """Whether the guard is installed."""
     return bool(evtape_guard_enabled())
+
+
+evtape_not_made_by_users(_Fields)
+evtape_not_made_by_users(_Mapping)

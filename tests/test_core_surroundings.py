@@ -10,29 +10,92 @@ import sys
 import numpy as np
 import pytest
 
-from .helpers import run_python, sample, stream
+from .helpers import pairs, run_python, sample, stream
 
+# Every type of the core, made in every way that skips or repeats its constructor, and then everything it has.
 MADE = """
-import evtape, sys
+import copy, pickle, sys, tempfile
+import evtape
 from evtape._backend import core
-event = core.Event(1, b"x")
-kind = type(iter(event))
-try:
-    list(kind())
-except TypeError:
-    pass
-scanner = core.Scanner.__new__(core.Scanner)
-for call in (lambda: scanner.run(0), scanner.skip):
+path = sys.argv[1]
+tape = evtape.open(path, "w")
+tape.append_many([b"x", b"y"], [1, 2])
+event, region = tape[0], tape._region
+kinds = [core.Region, core.Appender, core.Scanner, core.Events, core.Event, type(iter(event)), type(iter(tape))]
+kinds += [type(region), type(region.view(0, 24).obj)] if core.NAME == "native" else []
+arguments = [(), (0,), (1, b"x"), (None,), (None, 0, None), (None, 24, 0, 24, -1, True, None), (region, 0, None),
+             (-1, 24, "s"), (-1, 24, None), (tape.__class__, 1, 2, 3, 4, 5, 6, 7)]
+
+def use(value):
+    for name in dir(value):
+        if name in ("__class__", "__init_subclass__", "__subclasshook__"):
+            continue
+        for given in arguments:
+            try:
+                part = getattr(value, name)
+                if callable(part):
+                    part(*given)
+            except Exception:
+                pass
+    for call in (list, len, repr, hash, bytes, memoryview, copy.copy, copy.deepcopy, pickle.dumps, next, str):
+        try:
+            call(value)
+        except Exception:
+            pass
+
+made = []
+for kind in kinds:
+    for call in (kind.__new__, object.__new__):
+        try:
+            value = call(kind)
+        except TypeError:
+            continue
+        use(value)
+        if call is kind.__new__:
+            made.append(value)
+    for given in arguments:
+        for call in (lambda: kind(*given), lambda: kind.__new__(kind, *given)):
+            try:
+                value = call()
+            except Exception:
+                continue
+            use(value)
+    try:
+        type("Derived", (kind,), {})
+    except TypeError as error:
+        assert str(error) == f"type '{kind.__module__}.{kind.__qualname__}' is not an acceptable base type" or (
+            kind.__module__ == "builtins"), error
+    else:
+        assert kind.__module__ == "builtins", kind
+assert {type(value) for value in made} == {core.Event}, made
+for value in [*made, core.Scanner(region), core.Events(region, 24, 0, 24, -1, True, None), event, iter(event)]:
+    use(value)
+for kind in (type(iter(event)), core.Region, core.Appender, core.Scanner, core.Events):
+    try:
+        kind()
+    except TypeError:
+        pass
+    else:
+        raise AssertionError(kind)
+new = core.Event.__new__(core.Event)
+assert (new.timestamp, new.data, new.ordinal, new.offset, new.checksum) == (0, None, 0, 0, 0)
+closed = core.Region(tape._fd, 24, "s")
+closed.close()
+for call in (lambda: core.Appender(closed, 0, None), lambda: core.Events(closed, 24, 0, 24, -1, True, None),
+             lambda: core.Scanner(closed).run(24), core.Scanner(closed).skip):
     try:
         call()
-    except (TypeError, AttributeError):
+    except evtape.ClosedError:
         pass
+    else:
+        raise AssertionError
+tape.close()
 print("alive")
 """
 
 
-def test_a_type_made_by_a_user_is_no_crash(core):
-    assert run_python(core, MADE).strip() == "alive"
+def test_a_type_made_by_a_user_is_no_crash(core, tmp_path):
+    assert run_python(core, MADE, tmp_path / "s.tape").strip() == "alive"
 
 
 def test_structured_arrays_with_times_are_stored(et, tmp_path):
@@ -272,3 +335,99 @@ def test_a_truncated_file_under_faulthandler(core, tmp_path, order, end):
     )
     assert done.stdout == "truncated\ntruncated\nalive\n", done.stderr
     assert done.returncode == (-signal.SIGBUS if end else 0)
+
+
+# The descriptors of a stream after each step, and where 0 to 2 are closed; all that a core keeps are above 2.
+DESCRIPTORS = """
+import fcntl, os, sys
+import evtape
+from evtape._backend import core
+path = sys.argv[1]
+fd = os.open(path, os.O_RDWR)
+high = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 50)
+os.close(fd)
+out = fcntl.fcntl(1, fcntl.F_DUPFD_CLOEXEC, 60)
+for number in range(3):
+    os.close(number)
+
+def kept():
+    return {n for n in map(int, os.listdir("/proc/self/fd")) if n != high and is_stream(n)}
+
+def is_stream(number):
+    try:
+        return os.path.samestat(os.fstat(number), os.fstat(high))
+    except OSError:
+        return False
+
+for writable in (False, True):
+    region = core.Region(high, os.fstat(high).st_size, path, writable)
+    if writable:
+        region.grow(1 << 16)
+        region.run_ahead(False)
+        region.grow(3 << 20)
+    for number in kept():
+        assert number > 2 and fcntl.fcntl(number, fcntl.F_GETFD) & fcntl.FD_CLOEXEC, number
+    events = core.Events(region, 24, 0, 24, -1, True, None)
+    region.close()
+    del events, region
+    assert kept() == set(), kept()
+for number in range(3):
+    try:
+        os.fstat(number)
+    except OSError:
+        continue
+    raise AssertionError(number)
+os.write(out, b"done")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_the_descriptors_of_a_core(core, tmp_path):
+    path = tmp_path / "s.tape"
+    path.write_bytes(stream(sample(10)))
+    assert run_python(core, DESCRIPTORS, path) == "done"
+
+
+@pytest.mark.parametrize("mode", ["r", "a"])
+def test_an_iterator_goes_on_after_close(et, tmp_path, mode):
+    path, events = tmp_path / "s.tape", sample(3000)
+    path.write_bytes(stream(events))
+    other = tmp_path / "other"
+    other.write_bytes(stream([(1, b"wrong")] * 30_000))
+    tape = et.open(path, mode)
+    iterator = iter(tape)
+    got = pairs([next(iterator)])
+    tape.close()
+    descriptors = [os.open(other, os.O_RDONLY) for _ in range(20)]
+    try:
+        assert got + pairs(iterator) == events
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
+    with pytest.raises(et.ClosedError):
+        iter(tape)
+
+
+def test_a_read_of_more_than_one_call_gives(tmp_path, packages, monkeypatch):
+    """The pure core reads a payload that one system call does not give, and one of more than 2 GiB, without a copy."""
+    package = packages.get("python")
+    if package is None:
+        pytest.skip("the native core maps")
+    module = package._backend.core
+    monkeypatch.setattr(module, "_ONE_READ", 1000)
+    calls = []
+
+    def reads_little(fd, buffers, at):
+        calls.append(at)
+        return os.preadv(fd, [memoryview(buffers[0])[:7000]], at)
+
+    monkeypatch.setattr(module, "_PREADV", reads_little)
+    path, payload = tmp_path / "s.tape", os.urandom(50_000)
+    path.write_bytes(stream([(1, payload)]))
+    with package.open(path) as tape:
+        assert bytes(tape[0].data) == payload
+        assert hash(tape[0]) == hash((1, payload))
+        assert len(calls) > 14
+        os.truncate(path, 30_000)
+        with pytest.raises(package.TruncatedError):
+            tape[0]

@@ -8,6 +8,7 @@ them do.
 from __future__ import annotations
 
 import errno
+import io
 import mmap
 import os
 import sys
@@ -27,11 +28,14 @@ from ._time import nanoseconds
 NAME: Final = "python"
 
 _PREAD = getattr(os, "pread", None)  # absent on Windows, where a mapped file cannot be truncated
+_PREADV = getattr(os, "preadv", None)
+_ONE_READ = 1 << 30  # bytes that one call surely reads
 _SWAPPED = sys.byteorder == "big"
 _CHUNK = 1 << 20
 _MADV_POPULATE_WRITE = 23  # Linux 5.14
 _PACK_ENTRY = ENTRY.pack_into
 _CRC32 = zlib.crc32
+_NEW = object.__new__
 _TOGETHER = 256  # entries of a batch that are put together before they are stored
 
 
@@ -67,25 +71,127 @@ class _ByPage(mmap.mmap):
             at = end
 
 
-def _map_file(kind: type[mmap.mmap], fd: int, size: int) -> mmap.mmap:
-    """A mapping of the file. Before Python 3.13 it duplicates the descriptor to the lowest free number.
+def _map(kind: type[mmap.mmap], fd: int, size: int) -> mmap.mmap:
+    """A mapping that keeps no descriptor, or one above 2.
 
-    Where a standard stream is closed, that would be the number of the stream. So these numbers are in use meanwhile.
+    `mmap` duplicates the descriptor to the lowest free number. Where that is a standard stream's, what is printed ends
+    up in the file, so closed ones are held meanwhile.
     """
-    if sys.version_info >= (3, 13):
+    if sys.version_info >= (3, 13) and os.name == "posix":
         return kind(fd, size, trackfd=False)
-    held = [os.open(os.devnull, os.O_RDONLY)]
+    held = []
     try:
-        while held[-1] < 3:
-            held.append(os.open(os.devnull, os.O_RDONLY))
+        for number in range(3):
+            try:
+                os.fstat(number)
+            except OSError:
+                held.append(os.open(os.devnull, os.O_RDONLY))
         return kind(fd, size)
     finally:
         for number in held:
             os.close(number)
 
 
+if sys.platform == "win32":
+    _duplicate = os.dup
+else:
+    import fcntl
+
+    def _duplicate(fd: int) -> int:
+        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
+
+
+class _Mapped:
+    """Bytes of a mapping, without a copy. Keeps the mapping alive."""
+
+    def __init__(self, whole: memoryview) -> None:
+        self._whole = whole
+
+    def take(self, start: int, stop: int) -> memoryview:
+        return self._whole[start:stop]
+
+    def read(self, start: int, count: int) -> bytes:
+        return bytes(self._whole[start : start + count])
+
+
+class _Copied:
+    """Bytes of a file, read each time. Owns a descriptor, which is closed when the last that reads through it is gone.
+
+    So what goes on reading after a `close` reads this file, and never one that got the descriptor's number since.
+    """
+
+    _fd = -1
+
+    def __init__(self, fd: int, path: str) -> None:
+        self._path = path
+        self._seeking = threading.Lock()  # where there is no pread
+        self._fd = _duplicate(fd)
+
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:
+        if self._fd >= 0:
+            close(self._fd)
+
+    def take(self, start: int, stop: int) -> memoryview:
+        return memoryview(self.read(start, stop - start))
+
+    def read(self, start: int, count: int) -> bytes:
+        try:
+            if count > _ONE_READ and _PREADV is not None:
+                found = self._read_long(start, count)
+            else:
+                found = self._read_at(start, count)
+                while found and len(found) < count and (more := self._read_at(start + len(found), count - len(found))):
+                    found += more
+        except OSError as error:
+            raise errors.named(error, self._path, f"reading {count} bytes at {start}") from None
+        if len(found) < count:
+            raise errors.faulted(self._path)
+        return found
+
+    def _read_at(self, start: int, count: int) -> bytes:
+        if _PREAD is not None:
+            return _PREAD(self._fd, count, start)  # type: ignore[no-any-return]
+        with self._seeking:
+            os.lseek(self._fd, start, os.SEEK_SET)
+            return os.read(self._fd, count)
+
+    def _read_long(self, start: int, count: int) -> bytes:
+        """As `_read_at` with more bytes than one call reads, and without a second copy of them."""
+        return io.BufferedReader(_Raw(self._fd, start), 1).read(count)
+
+
+class _Raw(io.RawIOBase):
+    """What `io.BufferedReader` needs to read into a bytes object of its own."""
+
+    def __init__(self, fd: int, start: int) -> None:
+        self._fd = fd
+        self._at = start
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        count: int = _PREADV(self._fd, [buffer], self._at)  # type: ignore[misc]
+        self._at += count
+        return count
+
+
+class _Made:
+    """An object that is always made with its arguments, and of a class that has no subclasses: as in C."""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        if not args:
+            raise TypeError(f"{cls.__name__} needs its arguments")
+        return super().__new__(cls)
+
+    def __init_subclass__(cls) -> None:
+        base = cls.__mro__[1]
+        if base is not _Made:
+            raise TypeError(f"type '{__name__}.{base.__name__}' is not an acceptable base type")
+
+
 @final
-class Region:
+class Region(_Made):
     """A file mapped into memory. `size` bytes of it may be touched; the file is extended under the mapping.
 
     `by_page`: no single store into an entry crosses the end of a page. A file system that copies on write and is full
@@ -96,21 +202,27 @@ class Region:
         self._fd = fd
         self.path = path
         self._writable = writable
-        self._map = _ByPage if by_page else mmap.mmap
+        self._kind = _ByPage if by_page else mmap.mmap
         self._closed = False
         self.large_pages = True  # whether room is made of large pages; the native core's to use
-        self._seeking = threading.Lock()  # where there is no pread
         self._growth = threading.RLock()
         self._growing = False
         self.size = 0
         self._mapping: Any = None
         self._whole: memoryview = memoryview(b"")
         self._header: Any = None  # the words (WriteOffset, EventCount), each loaded and stored as a whole
+        self._source: Any = _Mapped(self._whole) if writable else _Copied(fd, path)
         self.cover(size)
 
     def _open(self) -> None:
         if self._closed:
             raise errors.closed(self.path)
+
+    def _still_open(self) -> Any:
+        """Where the bytes come from, also when another thread closes the region in the next moment."""
+        source = self._source
+        self._open()
+        return source
 
     @property
     def faults(self) -> int:
@@ -190,63 +302,37 @@ class Region:
         self._open()
         if self._writable and size > len(self._whole):
             try:
-                mapping = _map_file(self._map, self._fd, size)
+                mapping = _map(self._kind, self._fd, size)
             except (OSError, ValueError) as error:
                 failure = error if isinstance(error, OSError) else OSError(22, str(error))
                 raise errors.named(failure, self.path, f"mapping {size} bytes") from None
             self._mapping = mapping
             self._whole = memoryview(mapping)
+            self._source = _Mapped(self._whole)
             # Eight bytes at a time through a cast: struct.pack_into on a live header zeroes it first, which readers
             # would see.
             words = self._whole[:16].cast("q") if size >= HEADER_SIZE else None
             self._header = _Swapped(words) if _SWAPPED and words is not None else words
         self.size = size
 
-    def _take(self, start: int, stop: int) -> memoryview:
-        """The bytes [start, stop) as they are now: of the mapping if there is one, else a copy."""
-        if self._writable:
-            return self._whole[start:stop]
-        return memoryview(self._read(start, stop - start))
-
-    def _read(self, start: int, count: int) -> bytes:
-        parts = []
-        while count > 0:
-            try:
-                part = self._read_at(count, start)
-            except OSError as error:
-                raise errors.named(error, self.path, f"reading {count} bytes at {start}") from None
-            if not part:
-                raise errors.faulted(self.path)
-            parts.append(part)
-            start += len(part)
-            count -= len(part)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
-
-    def _read_at(self, count: int, start: int) -> bytes:
-        if _PREAD is not None:
-            return _PREAD(self._fd, count, start)  # type: ignore[no-any-return]
-        with self._seeking:
-            os.lseek(self._fd, start, os.SEEK_SET)
-            return os.read(self._fd, count)
-
     def view(self, start: int, stop: int, /) -> memoryview:
         """The bytes [start, stop) without a copy. Writable if the region is."""
-        self._open()
+        source = self._still_open()
         if not 0 <= start <= stop <= self.size:
             raise ValueError(f"{self.path}: bytes {start} to {stop} are not within its {self.size}")
-        return self._take(start, stop)
+        return source.take(start, stop)  # type: ignore[no-any-return]
 
     def load_header(self) -> tuple[int, int, int]:
         """(WriteOffset, EventCount, StartTimestamp), loaded with acquire order."""
-        self._open()
-        if self._header is not None:
-            return self._header[0], self._header[1], HEADER.unpack(self._whole[:HEADER_SIZE])[2]
+        source, header = self._still_open(), self._header
+        if header is not None:
+            return header[0], header[1], HEADER.unpack(source.take(0, HEADER_SIZE))[2]
         # A copy made by the kernel may be torn. WriteOffset only grows, so the same bytes twice are a value that was
         # there.
-        before = self._read(0, HEADER_SIZE)
-        while (header := self._read(0, HEADER_SIZE)) != before:
-            before = header
-        return HEADER.unpack(header)
+        before = source.read(0, HEADER_SIZE)
+        while (now := source.read(0, HEADER_SIZE)) != before:
+            before = now
+        return HEADER.unpack(now)
 
     def store_header(self, write_offset: int, event_count: int, /) -> None:
         """Publish (WriteOffset, EventCount)."""
@@ -256,6 +342,7 @@ class Region:
 
     def let_go(self, start: int, stop: int, /) -> None:
         """Take the pages of [start, stop) out of this process's memory; the next look at them brings them back."""
+        self._open()
         if self._writable and stop > start and hasattr(mmap, "MADV_DONTNEED"):
             page = mmap.PAGESIZE
             first = -(-start // page) * page
@@ -280,6 +367,7 @@ class Region:
         self._header = None
         self._mapping = None
         self._whole = memoryview(b"")
+        self._source = None
 
 
 class _Swapped:
@@ -306,7 +394,7 @@ def _allocate(fd: int, start: int, stop: int) -> None:
 
 
 @final
-class Appender:
+class Appender(_Made):
     """Writes entries at WriteOffset and publishes them.
 
     `limit` is the end of the room that may be stored to, and the only thing the hot path looks at: when an event does
@@ -369,7 +457,10 @@ class Appender:
                             if timestamp < self.last_timestamp:
                                 timestamp = self.last_timestamp
                         mapping = self._region._mapping
-                        mapping[start:end] = data
+                        if size < _CHUNK:
+                            mapping[start:end] = data
+                        else:
+                            _store_long(mapping, start, data)
                         _PACK_ENTRY(mapping, at, timestamp, size, _CRC32(data))
                         self.last_timestamp = timestamp
                         ordinal = self.count
@@ -498,6 +589,14 @@ class Appender:
         self._inside = False
 
 
+def _store_long(mapping: Any, start: int, data: Any) -> None:
+    """Store a large payload in pieces, between which other threads run."""
+    view = memoryview(data)
+    for at in range(0, len(view), _CHUNK):
+        piece = view[at : at + _CHUNK]
+        mapping[start + at : start + at + len(piece)] = piece
+
+
 def _payload(data: Any, path: str, where: str = "") -> memoryview:
     """A flat view of `data`, or the error that says why there is none."""
     try:
@@ -520,7 +619,7 @@ def _payload(data: Any, path: str, where: str = "") -> memoryview:
 
 
 @final
-class Scanner:
+class Scanner(_Made):
     """Walks entries in bulk. It stands at `offset`, before event `ordinal`, and remembers what it has met."""
 
     def __init__(
@@ -550,17 +649,18 @@ class Scanner:
         Fills the given int64 arrays with every event whose ordinal is a multiple of `stride`, until they are full.
         Returns None, or why it stopped at an entry: "size", "checksum", "fault".
         """
-        self._region._open()
+        source = self._region._still_open()
         if not 0 <= bound <= self._region.size:
             raise ValueError(f"{self._region.path}: bound {bound} is not within its {self._region.size} bytes")
         room = min([len(a) for a in (offsets, timestamps, sizes) if a is not None], default=None)
         try:
-            return self._walk(bound, count, check, stride, room, offsets, timestamps, sizes)
+            return self._walk(source, bound, count, check, stride, room, offsets, timestamps, sizes)
         except errors.TruncatedError:
             return "fault"
 
     def _walk(
         self,
+        source: Any,
         bound: int,
         count: int,
         check: bool,
@@ -571,7 +671,7 @@ class Scanner:
         sizes: Any,
     ) -> str | None:
         self.recorded = 0
-        window = _Window(self._region, bound)
+        window = _Window(source, bound)
         while self.offset < bound and count != 0:
             at = self.offset
             if bound - at < ENTRY_SIZE:
@@ -601,17 +701,18 @@ class Scanner:
 
     def skip(self) -> None:
         """Step over the entry a run stopped at because of its checksum."""
-        timestamp, size, _ = ENTRY.unpack(self._region._take(self.offset, self.offset + ENTRY_SIZE))
+        source = self._region._still_open()
+        timestamp, size, _ = ENTRY.unpack(source.take(self.offset, self.offset + ENTRY_SIZE))
         self.last_timestamp = max(self.last_timestamp, timestamp)
         self.offset += ENTRY_SIZE + size
         self.ordinal += 1
 
 
 class _Window:
-    """Bytes of a region below `bound`, read a chunk at a time where there is no mapping."""
+    """Bytes of a source below `bound`, read a chunk at a time. Goes on when the region is closed."""
 
-    def __init__(self, region: Region, bound: int) -> None:
-        self._region = region
+    def __init__(self, source: Any, bound: int) -> None:
+        self._source = source
         self._bound = bound
         self._start = self._stop = 0
         self._chunk = memoryview(b"")
@@ -620,7 +721,7 @@ class _Window:
     def bytes(self, at: int, count: int) -> memoryview:
         if not self._start <= at <= at + count <= self._stop:
             self._start, self._stop = at, min(max(at + count, at + self._step), self._bound)
-            self._chunk = self._region._take(self._start, self._stop)
+            self._chunk = self._source.take(self._start, self._stop)
             self._step = min(self._step * 2, _CHUNK)
         return self._chunk[at - self._start : at - self._start + count]
 
@@ -639,6 +740,21 @@ class Event:
     """
 
     __slots__ = ("_checksum", "_data", "_offset", "_ordinal", "_timestamp")
+
+    _timestamp: int
+    _data: Any
+    _ordinal: int
+    _offset: int
+    _checksum: int
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Event:
+        event = _NEW(cls)
+        event._timestamp = event._ordinal = event._offset = event._checksum = 0
+        event._data = None
+        return event
+
+    def __init_subclass__(cls) -> None:
+        raise TypeError(f"type '{__name__}.Event' is not an acceptable base type")
 
     def __init__(
         self, timestamp: int, data: Any, ordinal: int = 0, offset: int = 0, checksum: int | None = None
@@ -685,7 +801,7 @@ class Event:
 
 
 @final
-class Events:
+class Events(_Made):
     """Iterates over the events from `offset` (event `ordinal`) to the byte `bound` or the ordinal `stop` (-1: none).
 
     `problem(ordinal, offset, reason)` is called at damage and is expected to raise; where it returns, the event is
@@ -702,11 +818,11 @@ class Events:
         check: bool,
         problem: Callable[[int, int, str], None],
     ) -> None:
-        region._open()
+        source = region._still_open()
         if not HEADER_SIZE <= offset <= bound <= region.size:
             raise ValueError(f"{region.path}: bytes {offset} to {bound} are not within its {region.size}")
         self._region = region
-        self._window = _Window(region, bound)
+        self._window = _Window(source, bound)
         self._offset = offset
         self._ordinal = ordinal
         self._bound = bound
@@ -764,7 +880,7 @@ class Events:
         self._ordinal += 1
         if self._check and zlib.crc32(data) != checksum:
             return "checksum", None
-        event = Event.__new__(Event)  # what is read needs no second look
+        event: Event = _NEW(Event)  # what is read needs no second look
         event._timestamp, event._data, event._ordinal = timestamp, data, ordinal
         event._offset, event._checksum = at, checksum
         return "zero" if timestamp == 0 and size == 0 else "", event
