@@ -36,6 +36,8 @@ PIECES = (
     "names",
     "boots",
     "descriptors",
+    "ends",
+    "reenter",
 )
 
 # Found and not repaired yet. A line goes when its bug goes: an unexpected success is a failure here.

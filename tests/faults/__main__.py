@@ -24,6 +24,8 @@ PARTS = (
     "names",
     "boots",
     "descriptors",
+    "ends",
+    "reenter",
     "memory",
     "sanitize",
     "tsan",
