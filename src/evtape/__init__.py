@@ -25,6 +25,7 @@ from .errors import (
     LockedError,
     ReadOnlyError,
     RecoveryWarning,
+    RewoundError,
     TruncatedError,
 )
 from .mapped import MappedFile
@@ -53,6 +54,7 @@ __all__ = [
     "Reader",
     "RecoveryWarning",
     "Report",
+    "RewoundError",
     "Salvaged",
     "Slice",
     "Tape",

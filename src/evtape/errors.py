@@ -20,6 +20,10 @@ class FormatError(Error):
     """The file is not a stream, or its header cannot be used."""
 
 
+class RewoundError(FormatError):
+    """The stream was cut below what this reader has seen; it may have grown again since. Open it again."""
+
+
 class CorruptError(Error):
     """An event of the stream is damaged.
 
@@ -121,6 +125,13 @@ def busy(path: str) -> RuntimeError:
 def truncated(path: str, size: int, needed: int) -> TruncatedError:
     return TruncatedError(
         f"{path}: the file has {size} bytes but its header publishes {needed}; see 'evtape verify' and 'evtape recover'"
+    )
+
+
+def rewound(path: str, before: int, now: int) -> RewoundError:
+    return RewoundError(
+        f"{path}: the stream went back below WriteOffset {before}, which it had, and is at {now} now: "
+        "recovery has cut it or it was rewritten in place; open it again"
     )
 
 

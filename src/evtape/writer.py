@@ -344,6 +344,9 @@ class Writer(Tape):
 
     def _forked(self) -> None:
         """In the child after a fork: the parent goes on writing, this copy must not."""
+        super()._forked()
+        if self.closed:
+            return
         text = f"{self.path}: the writer was opened before fork(); the child must open the stream itself"
         self._failure = lambda: ReadOnlyError(text)
         self._appender.forked()
@@ -513,9 +516,8 @@ def _before_fork() -> None:
 
 
 def _after_fork_in_child() -> None:
-    for writer in _living():
-        writer._forked()
-    _writers.clear()
+    _writers.clear()  # `Tape` has told each of them
+    _opening.clear()
 
 
 if hasattr(os, "register_at_fork"):
