@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import gc
 import os
 import subprocess
@@ -551,12 +552,12 @@ def test_a_reader_of_a_stream_that_was_cut_and_grew_again_is_told(et, tmp_path, 
 
 def test_an_iterator_that_meets_what_was_rewritten_says_that_it_was(et, tmp_path):
     path = tmp_path / "t.tape"
-    path.write_bytes(stream([(NS + i, bytes([i]) * 100_000) for i in range(50)]))
+    path.write_bytes(stream([(NS + i, bytes([i + 1]) * 300_000) for i in range(50)]))
     with et.open(path) as tape:
         iterator = iter(tape)
         for _ in range(42):
             next(iterator)
-        _grow_again(path, 40, [(NS + 1000 + i, bytes([i]) * 333_333) for i in range(30)])
+        _grow_again(path, 40, [(NS + 1000 + i, bytes([i + 1]) * 777_777) for i in range(30)])
         with pytest.raises(et.RewoundError, match="open it again"):
             list(iterator)
 
@@ -586,3 +587,89 @@ def test_a_reader_that_stays_open_through_a_recovery_is_told(et, tmp_path):
             writer.append_many([b"new" * 100] * 20)
         with pytest.raises(et.RewoundError):
             len(tape)
+
+
+# ------------------------------------------------------------------------- the same answer on both cores
+
+
+@pytest.mark.parametrize("mode", ["a", "w", "x"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"capacity": 2**63},
+        {"capacity": -1},
+        {"capacity": float("nan")},
+        *({"durability": "interval", "interval": value} for value in (0, float("inf"), float("nan"), 1e10)),
+    ],
+    ids=str,
+)
+def test_options_out_of_range_are_refused_before_anything_is_written(et, tmp_path, mode, options):
+    path = tmp_path / "t.tape"
+    with pytest.raises(ValueError, match=r"must be") as caught:
+        et.open(path, mode, **options)
+    assert str(path) in str(caught.value)
+    assert os.listdir(tmp_path) == []
+
+
+def test_the_longest_interval_works(et, tmp_path):
+    with et.open(tmp_path / "t.tape", "w", durability="interval", interval=threading.TIMEOUT_MAX) as tape:
+        tape.append(b"x")
+
+
+def test_a_mapped_file_of_no_possible_size_is_refused(et, tmp_path):
+    for size in (2**63, -1):
+        with pytest.raises(ValueError, match="size must be") as caught:
+            et.MappedFile(tmp_path / "f", "x", size)
+        assert str(tmp_path / "f") in str(caught.value)
+    assert os.listdir(tmp_path) == []
+
+
+def test_paths_may_be_bytes(et, tmp_path):
+    path = tmp_path / "t.tape"
+    name = os.fsencode(path)
+    with et.open(name, "w") as tape:
+        tape.append(b"x")
+    assert et.verify(name).path == str(path)
+    with et.MappedFile(name) as mapped:
+        assert mapped.path == str(path)
+    with et.Reader(name) as tape:
+        assert (tape.path, len(tape)) == (str(path), 1)
+
+
+@pytest.mark.parametrize(
+    "when",
+    [
+        dt.datetime.max,
+        dt.datetime.min,
+        dt.datetime.max.replace(tzinfo=dt.timezone(dt.timedelta(hours=-12))),
+        dt.datetime.min.replace(tzinfo=dt.timezone(dt.timedelta(hours=14))),
+        dt.datetime.max.replace(tzinfo=dt.UTC),
+    ],
+    ids=str,
+)
+def test_a_datetime_at_the_ends_of_time_is_refused_with_the_name(et, tmp_path, when):
+    path = tmp_path / "t.tape"
+    with et.open(path, "w") as tape:
+        calls = [
+            lambda: tape.append(b"x", when),
+            lambda: tape.append_many([b"x"], [when]),
+            lambda: tape.append_array([1], [when]),
+            lambda: tape.between(starting_at=when),
+            lambda: tape.searchsorted(when),
+        ]
+        for call in calls:
+            with pytest.raises(OverflowError) as caught:
+                call()
+            assert str(path) in str(caught.value)
+        assert len(tape) == 0
+
+
+@pytest.mark.skipif(not os.path.exists("/sys/kernel/mm/transparent_hugepage/enabled"), reason="no such file here")
+def test_a_file_whose_size_lies_is_no_stream(et):
+    path = "/sys/kernel/mm/transparent_hugepage/enabled"
+    before = len(os.listdir("/proc/self/fd"))
+    for call in (et.open, et.verify, et.MappedFile):
+        with pytest.raises(et.FormatError, match="fewer bytes") as caught:
+            call(path)
+        assert path in str(caught.value)
+    assert len(os.listdir("/proc/self/fd")) == before

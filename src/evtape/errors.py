@@ -118,6 +118,16 @@ def require_size(path: str, what: str, value: int) -> None:
         raise ValueError(f"{path}: {what} must be between 0 and {TIME_MAX} bytes, not {value}")
 
 
+def require_bytes(path: str, fd: int, size: int) -> None:
+    """FormatError for a file that has fewer bytes than its size says, as in /sys; it cannot be mapped."""
+    if size and hasattr(os, "pread") and not os.pread(fd, 1, size - 1) and os.fstat(fd).st_size >= size:
+        raise FormatError(f"{path}: not a regular file: it has fewer bytes than the {size} of its size")
+
+
+def no_such_time(path: str, value: Any) -> OverflowError:
+    return OverflowError(f"{path}: timestamp {value} has no time in UTC that can be stored")
+
+
 def busy(path: str) -> RuntimeError:
     return RuntimeError(f"{path}: the stream is busy in this thread; a signal handler or finalizer cannot use it now")
 

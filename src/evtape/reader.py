@@ -281,6 +281,7 @@ class Reader(Tape):
         size = os.fstat(fd).st_size
         if size < HEADER_SIZE:
             raise FormatError(f"{path}: {size} bytes are no stream; its header alone has {HEADER_SIZE}")
+        errors.require_bytes(path, fd, size)
         self._region = core.Region(fd, size, path)
         super().__init__(path, fd, self._region, verify)
         self._tail = FIRST_OFFSET, b""  # WriteOffset when it was last looked at, and some bytes below it
