@@ -32,6 +32,9 @@ cdef extern from *:
     Py_ssize_t size_of "PyBytes_GET_SIZE"(PyObject *) noexcept
     Py_buffer *PyMemoryView_GET_BUFFER(object)
 
+cdef extern from "made.h":
+    void evtape_not_made_by_users(object kind)
+
 cdef extern from "errno.h" nogil:
     int ENOTSUP
 
@@ -166,8 +169,6 @@ cdef class _Mapping:
     cdef evtape_guard_slot *slot
 
     def __getbuffer__(self, Py_buffer *buffer, int flags):
-        if self.base == NULL:  # made by a user
-            raise BufferError("there is no mapping")
         PyBuffer_FillInfo(buffer, self, self.base, self.length, not self.writable, flags)
 
     def __dealloc__(self):
@@ -218,7 +219,7 @@ cdef class Region:
     cdef object whole  # a memoryview of the mapping; every view that is handed out is a slice of it
     cdef list former  # mappings that were outgrown; other threads may still be storing through them
 
-    def __init__(self, int fd, int64_t size, str path, bint writable=False, bint by_page=False):
+    def __cinit__(self, int fd, int64_t size, str path not None, bint writable=False, bint by_page=False):
         self.fd = fd
         self.path = path
         self.writable = writable
@@ -280,6 +281,8 @@ cdef class Region:
         cdef int64_t start = self._size()
         cdef uint8_t *base = self.mapping.base
         cdef bint fits = size <= self.mapping.length
+        if size <= start:  # a signal handler has been here meanwhile
+            return
         with nogil:
             if self.ahead != NULL:
                 error = evtape_ahead_wait(self.ahead, size)
@@ -409,11 +412,13 @@ cdef class Appender:
     cdef readonly int64_t count
     cdef readonly int64_t last_timestamp
     cdef int64_t _limit
+    cdef bint halted
     cdef bint by_page  # the region's
     cdef object room
     cdef evtape_gate gate
 
-    def __init__(self, Region region, int64_t last_timestamp, room):
+    def __cinit__(self, Region region not None, int64_t last_timestamp, room):
+        region._open()
         cdef evtape_header header = evtape_load_header(region.mapping.base)
         self.region = region
         self.mapping = region.mapping
@@ -694,15 +699,16 @@ cdef class Appender:
     @limit.setter
     def limit(self, int64_t limit):
         self._enter_long()
-        self._limit = limit
+        self._limit = 0 if self.halted else limit
         evtape_gate_leave_long(&self.gate)
 
     def position(self):
         """(WriteOffset, EventCount, timestamp of the last event) of one moment."""
+        cdef int64_t offset, count, last_timestamp
         self._enter_long()
-        position = self.offset, self.count, self.last_timestamp
+        offset, count, last_timestamp = self.offset, self.count, self.last_timestamp
         evtape_gate_leave_long(&self.gate)
-        return position
+        return offset, count, last_timestamp  # made outside: a tuple may start a collection, and a finalizer append
 
     def pause(self):
         """Let go of the background thread, which may end now; `limit` stays."""
@@ -711,8 +717,9 @@ cdef class Appender:
         evtape_gate_leave_long(&self.gate)
 
     def halt(self):
-        """Wait for a batch in another thread to end, then write no more: limit is 0 from here on."""
+        """Wait for a batch in another thread to end, then write no more: limit is 0 for good."""
         self._enter_long()
+        self.halted = True
         self._limit = 0
         self.ahead = NULL
         self.mapping = None
@@ -720,6 +727,7 @@ cdef class Appender:
 
     def forked(self):
         """In a forked child: write no more. A thread that is not there may be inside, so nobody waits for it."""
+        self.halted = True
         self._limit = 0
         self.ahead = NULL
         evtape_gate_leave_long(&self.gate)
@@ -750,8 +758,9 @@ cdef class Scanner:
     cdef readonly int64_t zero_offset
     cdef readonly int64_t recorded  # how many elements of the arrays the last run filled
 
-    def __init__(
-        self, Region region, int64_t offset=EVTAPE_HEADER_SIZE, int64_t ordinal=0, int64_t last_timestamp=INT64_MIN
+    def __cinit__(
+        self, Region region not None, int64_t offset=EVTAPE_HEADER_SIZE, int64_t ordinal=0,
+        int64_t last_timestamp=INT64_MIN,
     ):
         self.region = region
         self.offset = offset
@@ -775,8 +784,6 @@ cdef class Scanner:
         cdef int64_t room = 0x7FFFFFFFFFFFFFFF
         cdef _Mapping mapping
         cdef int reason
-        if self.region is None:
-            raise TypeError("the scanner has no region")
         self.region._open()
         mapping = self.region.mapping
         if not 0 <= bound <= self.region._size():
@@ -842,8 +849,6 @@ cdef class Scanner:
     def skip(self):
         """Step over the entry a run stopped at because of its checksum."""
         cdef evtape_entry entry
-        if self.region is None:
-            raise TypeError("the scanner has no region")
         self.region._open()
         entry = evtape_load_entry(self.region.mapping.base + self.offset)
         self.last_timestamp = max(self.last_timestamp, entry.timestamp)
@@ -914,8 +919,6 @@ cdef class _Fields:
         return self
 
     def __next__(self):
-        if self.event is None:  # made by a user
-            raise TypeError("there is no event to unpack")
         self.given += 1
         if self.given == 1:
             return self.event.timestamp
@@ -942,8 +945,8 @@ cdef class Events:
     cdef bint check
     cdef object problem
 
-    def __init__(
-        self, Region region, int64_t offset, int64_t ordinal, int64_t bound, int64_t stop, bint check, problem
+    def __cinit__(
+        self, Region region not None, int64_t offset, int64_t ordinal, int64_t bound, int64_t stop, bint check, problem
     ):
         region._open()
         if not EVTAPE_HEADER_SIZE <= offset <= bound <= region._size():
@@ -1049,3 +1052,7 @@ def guard_disable():
 def guard_enabled():
     """Whether the guard is installed."""
     return bool(evtape_guard_enabled())
+
+
+evtape_not_made_by_users(_Fields)
+evtape_not_made_by_users(_Mapping)

@@ -27,6 +27,11 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#ifdef __linux__
+#include <sys/syscall.h>
+#include <ucontext.h>
+#endif
+
 #ifndef MAP_ANONYMOUS
 #define MAP_ANONYMOUS MAP_ANON
 #endif
@@ -141,15 +146,79 @@ static bool is_fault(const siginfo_t *info) {
     return true;
 }
 
+/* ---- a fault that another handler sends again ----
+ *
+ * faulthandler reports a fault, restores the handler that it found and calls raise(): the fault
+ * then arrives as a signal that was sent, without an address. The kernel keeps the address of the
+ * last fault of a thread that became a signal, and puts it into the context of every signal. Where
+ * that fault was in a guarded mapping and has not been handled, the sent signal stands for it. */
+
+#if defined(__linux__) && defined(__x86_64__)
+static uintptr_t last_fault(const void *context) {
+    const ucontext_t *c = context;
+    const int page_fault = 14; /* the number of that exception */
+    return c->uc_mcontext.gregs[REG_TRAPNO] == page_fault ? (uintptr_t)c->uc_mcontext.gregs[REG_CR2]
+                                                          : 0;
+}
+#elif defined(__linux__) && defined(__aarch64__) /* not run */
+static uintptr_t last_fault(const void *context) {
+    return (uintptr_t)((const ucontext_t *)context)->uc_mcontext.fault_address;
+}
+#else
+static uintptr_t last_fault(const void *context) {
+    (void)context;
+    return 0;
+}
+#endif
+
+/* Which fault each thread handled last, so that the address in the context of a signal that
+ * somebody really sent is not taken for a fault. Threads share a place where their numbers
+ * collide. */
+#define HANDLED 1024
+
+static struct {
+    _Atomic(long) thread;
+    _Atomic(uintptr_t) address;
+} handled[HANDLED];
+
+static long this_thread(void) {
+#ifdef __linux__
+    return syscall(SYS_gettid);
+#else
+    return 0;
+#endif
+}
+
+static void note_handled(uintptr_t address) {
+    long thread = this_thread();
+    atomic_store(&handled[thread % HANDLED].thread, thread);
+    atomic_store(&handled[thread % HANDLED].address, address);
+}
+
+static bool is_handled(uintptr_t address) {
+    long thread = this_thread();
+    return atomic_load(&handled[thread % HANDLED].thread) == thread &&
+           atomic_load(&handled[thread % HANDLED].address) == address;
+}
+
+/* The address of the fault that this signal stands for, or 0. */
+static uintptr_t fault_address(const siginfo_t *info, const void *context) {
+    if (is_fault(info))
+        return (uintptr_t)info->si_addr;
+    if (info->si_code > 0 || info->si_pid != getpid())
+        return 0;
+    uintptr_t address = last_fault(context);
+    return is_handled(address) ? 0 : address;
+}
+
 /* Puts a page of zeros where the fault was. The count comes before the page: another thread that
  * reads a zero from the page then also sees the count. */
-static bool absorb(const siginfo_t *info) {
-    if (!is_fault(info))
-        return false;
-    uintptr_t address = (uintptr_t)info->si_addr;
-    evtape_guard_slot *slot = slot_find(address);
+static bool absorb(const siginfo_t *info, const void *context) {
+    uintptr_t address = fault_address(info, context);
+    evtape_guard_slot *slot = address != 0 ? slot_find(address) : NULL;
     if (slot == NULL)
         return false;
+    note_handled(address);
     atomic_fetch_add(&slot->faults, 1);
     atomic_fetch_add(&faults_total, 1);
     uintptr_t size = atomic_load(&page_size);
@@ -245,7 +314,7 @@ static void pass_on(int entry, int number, siginfo_t *info, void *context) {
 
 static void handle(int entry, int number, siginfo_t *info, void *context) {
     int saved = errno;
-    if (!atomic_load(&active) || !absorb(info))
+    if (!atomic_load(&active) || !absorb(info, context))
         pass_on(entry, number, info, context);
     errno = saved;
 }

@@ -64,6 +64,13 @@ def pairs(events: Iterable[object]) -> Pairs:
     return [(timestamp, bytes(data)) for timestamp, data in events]  # type: ignore[misc]
 
 
+def copy_sidecar(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
+    """Give the stream `target` the sidecar of `source` and the generation that binds the two."""
+    record = Path(f"{source}.side").read_bytes()
+    Path(f"{target}.side").write_bytes(record)
+    os.setxattr(target, "user.evtape.generation", record[72:88])
+
+
 def start_python(core: str, code: str, *args: object) -> subprocess.Popen[str]:
     """Another interpreter on `core`, with pipes to talk to it."""
     return subprocess.Popen(

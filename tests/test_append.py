@@ -175,7 +175,7 @@ def test_a_failed_w_keeps_the_old_stream(et, tmp_path, monkeypatch):
     path = tmp_path / "t.tape"
     path.write_bytes(stream(sample(3)))
 
-    def refuse(source: str, target: str) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise PermissionError(13, "no")
 
     with monkeypatch.context() as patch:

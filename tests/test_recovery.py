@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers import HEADER, NS, entry, pairs, prefix, sample, stream
+from tests.helpers import HEADER, NS, copy_sidecar, entry, pairs, prefix, sample, stream
 
 SMALL = [(NS, b"first"), (NS + 1, b""), (NS + 2, b"third event"), (NS + 3, b"x")]
 RAW = stream(SMALL)
@@ -226,7 +226,7 @@ def _after_power_loss(et, monkeypatch, tmp_path, damage, synced=False):
         raw = bytearray(live.read_bytes())
         damage(raw)
         path.write_bytes(raw)
-        (tmp_path / "t.tape.side").write_bytes((tmp_path / "live.tape.side").read_bytes())
+        copy_sidecar(live, path)
         started = tape.start_timestamp
     monkeypatch.setattr(sys.modules["evtape.sidecar"], "boot_id", lambda: b"another boot id.")
     return path, started
@@ -282,7 +282,8 @@ def test_zeros_before_what_a_power_loss_tore_are_no_events(et, tmp_path, monkeyp
         tape.sync()
         tape.append_many([b""] * 200)
         raw = bytearray(live.read_bytes())[: HEADER.unpack_from(live.read_bytes())[0]]
-        (tmp_path / "t.tape.side").write_bytes((tmp_path / "live.tape.side").read_bytes())
+        path.touch()
+        copy_sidecar(live, path)
     raw[512:4096] = bytes(3584)  # was durable
     raw[-1024:] = bytes(1024)  # was not
     path.write_bytes(raw)

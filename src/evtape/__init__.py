@@ -27,6 +27,7 @@ from .errors import (
     ReadOnlyError,
     RecoveryWarning,
     RewoundError,
+    SidecarWarning,
     TruncatedError,
 )
 from .mapped import MappedFile
@@ -57,6 +58,7 @@ __all__ = [
     "Report",
     "RewoundError",
     "Salvaged",
+    "SidecarWarning",
     "Slice",
     "Tape",
     "TruncatedError",

@@ -1,7 +1,7 @@
 # The surface of a core: `_core` (native) and `_core_py` (pure) both have exactly this.
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final, final
+from typing import Any, Final, Self, final
 
 from typing_extensions import Buffer
 
@@ -13,7 +13,7 @@ def crc32_use(rung: str, /) -> None: ...
 
 @final
 class Region:
-    def __init__(self, fd: int, size: int, path: str, writable: bool = False, by_page: bool = False) -> None: ...
+    def __new__(cls, fd: int, size: int, path: str, writable: bool = False, by_page: bool = False) -> Self: ...
     @property
     def size(self) -> int: ...
     @property
@@ -38,7 +38,7 @@ class Region:
 @final
 class Appender:
     limit: int
-    def __init__(self, region: Region, last_timestamp: int, room: Callable[[int], None]) -> None: ...
+    def __new__(cls, region: Region, last_timestamp: int, room: Callable[[int], None]) -> Self: ...
     @property
     def offset(self) -> int: ...
     @property
@@ -55,7 +55,7 @@ class Appender:
 
 @final
 class Scanner:
-    def __init__(self, region: Region, offset: int = 24, ordinal: int = 0, last_timestamp: int = ...) -> None: ...
+    def __new__(cls, region: Region, offset: int = 24, ordinal: int = 0, last_timestamp: int = ...) -> Self: ...
     @property
     def offset(self) -> int: ...
     @property
@@ -103,8 +103,8 @@ class Event:
 
 @final
 class Events:
-    def __init__(
-        self,
+    def __new__(
+        cls,
         region: Region,
         offset: int,
         ordinal: int,
@@ -112,7 +112,7 @@ class Events:
         stop: int,
         check: bool,
         problem: Callable[[int, int, str], None],
-    ) -> None: ...
+    ) -> Self: ...
     def __iter__(self) -> Iterator[Event]: ...
     def __next__(self) -> Event: ...
 

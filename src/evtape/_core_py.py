@@ -8,6 +8,7 @@ them do.
 from __future__ import annotations
 
 import errno
+import io
 import mmap
 import os
 import sys
@@ -27,11 +28,14 @@ from ._time import nanoseconds
 NAME: Final = "python"
 
 _PREAD = getattr(os, "pread", None)  # absent on Windows, where a mapped file cannot be truncated
+_PREADV = getattr(os, "preadv", None)
+_ONE_READ = 1 << 30  # bytes that one call surely reads
 _SWAPPED = sys.byteorder == "big"
 _CHUNK = 1 << 20
 _MADV_POPULATE_WRITE = 23  # Linux 5.14
 _PACK_ENTRY = ENTRY.pack_into
 _CRC32 = zlib.crc32
+_NEW = object.__new__
 _TOGETHER = 256  # entries of a batch that are put together before they are stored
 
 
@@ -67,8 +71,127 @@ class _ByPage(mmap.mmap):
             at = end
 
 
+def _map(kind: type[mmap.mmap], fd: int, size: int) -> mmap.mmap:
+    """A mapping that keeps no descriptor, or one above 2.
+
+    `mmap` duplicates the descriptor to the lowest free number. Where that is a standard stream's, what is printed ends
+    up in the file, so closed ones are held meanwhile.
+    """
+    if sys.version_info >= (3, 13) and os.name == "posix":
+        return kind(fd, size, trackfd=False)
+    held = []
+    try:
+        for number in range(3):
+            try:
+                os.fstat(number)
+            except OSError:
+                held.append(os.open(os.devnull, os.O_RDONLY))
+        return kind(fd, size)
+    finally:
+        for number in held:
+            os.close(number)
+
+
+if sys.platform == "win32":
+    _duplicate = os.dup
+else:
+    import fcntl
+
+    def _duplicate(fd: int) -> int:
+        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
+
+
+class _Mapped:
+    """Bytes of a mapping, without a copy. Keeps the mapping alive."""
+
+    def __init__(self, whole: memoryview) -> None:
+        self._whole = whole
+
+    def take(self, start: int, stop: int) -> memoryview:
+        return self._whole[start:stop]
+
+    def read(self, start: int, count: int) -> bytes:
+        return bytes(self._whole[start : start + count])
+
+
+class _Copied:
+    """Bytes of a file, read each time. Owns a descriptor, which is closed when the last that reads through it is gone.
+
+    So what goes on reading after a `close` reads this file, and never one that got the descriptor's number since.
+    """
+
+    _fd = -1
+
+    def __init__(self, fd: int, path: str) -> None:
+        self._path = path
+        self._seeking = threading.Lock()  # where there is no pread
+        self._fd = _duplicate(fd)
+
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:
+        if self._fd >= 0:
+            close(self._fd)
+
+    def take(self, start: int, stop: int) -> memoryview:
+        return memoryview(self.read(start, stop - start))
+
+    def read(self, start: int, count: int) -> bytes:
+        try:
+            if count > _ONE_READ and _PREADV is not None:
+                found = self._read_long(start, count)
+            else:
+                found = self._read_at(start, count)
+                while found and len(found) < count and (more := self._read_at(start + len(found), count - len(found))):
+                    found += more
+        except OSError as error:
+            raise errors.named(error, self._path, f"reading {count} bytes at {start}") from None
+        if len(found) < count:
+            raise errors.faulted(self._path)
+        return found
+
+    def _read_at(self, start: int, count: int) -> bytes:
+        if _PREAD is not None:
+            return _PREAD(self._fd, count, start)  # type: ignore[no-any-return]
+        with self._seeking:
+            os.lseek(self._fd, start, os.SEEK_SET)
+            return os.read(self._fd, count)
+
+    def _read_long(self, start: int, count: int) -> bytes:
+        """As `_read_at` with more bytes than one call reads, and without a second copy of them."""
+        return io.BufferedReader(_Raw(self._fd, start), 1).read(count)
+
+
+class _Raw(io.RawIOBase):
+    """What `io.BufferedReader` needs to read into a bytes object of its own."""
+
+    def __init__(self, fd: int, start: int) -> None:
+        self._fd = fd
+        self._at = start
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        count: int = _PREADV(self._fd, [buffer], self._at)  # type: ignore[misc]
+        self._at += count
+        return count
+
+
+class _Made:
+    """An object that is always made with its arguments, and of a class that has no subclasses: as in C."""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        if not args:
+            raise TypeError(f"{cls.__name__} needs its arguments")
+        return super().__new__(cls)
+
+    def __init_subclass__(cls) -> None:
+        base = cls.__mro__[1]
+        if base is not _Made:
+            raise TypeError(f"type '{__name__}.{base.__name__}' is not an acceptable base type")
+
+
 @final
-class Region:
+class Region(_Made):
     """A file mapped into memory. `size` bytes of it may be touched; the file is extended under the mapping.
 
     `by_page`: no single store into an entry crosses the end of a page. A file system that copies on write and is full
@@ -79,19 +202,27 @@ class Region:
         self._fd = fd
         self.path = path
         self._writable = writable
-        self._map = _ByPage if by_page else mmap.mmap
+        self._kind = _ByPage if by_page else mmap.mmap
         self._closed = False
         self.large_pages = True  # whether room is made of large pages; the native core's to use
-        self._lock = threading.Lock()
+        self._growth = threading.RLock()
+        self._growing = False
         self.size = 0
         self._mapping: Any = None
         self._whole: memoryview = memoryview(b"")
         self._header: Any = None  # the words (WriteOffset, EventCount), each loaded and stored as a whole
+        self._source: Any = _Mapped(self._whole) if writable else _Copied(fd, path)
         self.cover(size)
 
     def _open(self) -> None:
         if self._closed:
             raise errors.closed(self.path)
+
+    def _still_open(self) -> Any:
+        """Where the bytes come from, also when another thread closes the region in the next moment."""
+        source = self._source
+        self._open()
+        return source
 
     @property
     def faults(self) -> int:
@@ -100,15 +231,33 @@ class Region:
 
     def grow(self, size: int, /) -> None:
         """Allocate the file up to `size` bytes and cover them. Raises OSError and leaves the file as it was."""
+        with self._growth:
+            self._require_still()  # else, where the growth below fails, the file is cut below what a handler appended
+            self._growing = True
+            try:
+                self._grow(size)
+            finally:
+                self._growing = False
+
+    def _require_still(self) -> None:
+        """A signal handler or finalizer must not change the size while this thread is growing the file."""
+        with self._growth:
+            if self._growing:
+                raise errors.busy(self.path)
+
+    def _grow(self, size: int) -> None:
         self._open()
+        if size <= self.size:  # a signal handler has been here meanwhile
+            return
         before = os.fstat(self._fd).st_size
         try:
             if size > before:
                 _allocate(self._fd, before, size)
             self.cover(size)
-            self._populate(before, size)
+            self._populate(min(before, size), size)
         except OSError as error:
-            os.ftruncate(self._fd, before)
+            if not self._closed:
+                os.ftruncate(self._fd, before)
             raise errors.named(error, self.path, f"making room for {size} bytes") from None
 
     def _populate(self, start: int, stop: int) -> None:
@@ -120,6 +269,7 @@ class Region:
         if sys.platform == "linux":
             first = start // mmap.PAGESIZE * mmap.PAGESIZE
             mapping = self._mapping
+            self._open()
             try:
                 if self.large_pages:
                     mapping.madvise(mmap.MADV_HUGEPAGE, first, stop - first)
@@ -144,69 +294,45 @@ class Region:
 
     def forked(self) -> None:
         """In a forked child, which has no such thread: forget it."""
+        self._growth = threading.RLock()
+        self._growing = False
 
     def cover(self, size: int, /) -> None:
         """Take note that the file now has `size` bytes."""
         self._open()
         if self._writable and size > len(self._whole):
             try:
-                mapping = self._map(self._fd, size)
+                mapping = _map(self._kind, self._fd, size)
             except (OSError, ValueError) as error:
                 failure = error if isinstance(error, OSError) else OSError(22, str(error))
                 raise errors.named(failure, self.path, f"mapping {size} bytes") from None
             self._mapping = mapping
             self._whole = memoryview(mapping)
+            self._source = _Mapped(self._whole)
             # Eight bytes at a time through a cast: struct.pack_into on a live header zeroes it first, which readers
             # would see.
             words = self._whole[:16].cast("q") if size >= HEADER_SIZE else None
             self._header = _Swapped(words) if _SWAPPED and words is not None else words
         self.size = size
 
-    def _take(self, start: int, stop: int) -> memoryview:
-        """The bytes [start, stop) as they are now: of the mapping if there is one, else a copy."""
-        if self._writable:
-            return self._whole[start:stop]
-        return memoryview(self._read(start, stop - start))
-
-    def _read(self, start: int, count: int) -> bytes:
-        parts = []
-        while count > 0:
-            try:
-                part = self._read_at(count, start)
-            except OSError as error:
-                raise errors.named(error, self.path, f"reading {count} bytes at {start}") from None
-            if not part:
-                raise errors.faulted(self.path)
-            parts.append(part)
-            start += len(part)
-            count -= len(part)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
-
-    def _read_at(self, count: int, start: int) -> bytes:
-        if _PREAD is not None:
-            return _PREAD(self._fd, count, start)  # type: ignore[no-any-return]
-        with self._lock:
-            os.lseek(self._fd, start, os.SEEK_SET)
-            return os.read(self._fd, count)
-
     def view(self, start: int, stop: int, /) -> memoryview:
         """The bytes [start, stop) without a copy. Writable if the region is."""
-        self._open()
+        source = self._still_open()
         if not 0 <= start <= stop <= self.size:
             raise ValueError(f"{self.path}: bytes {start} to {stop} are not within its {self.size}")
-        return self._take(start, stop)
+        return source.take(start, stop)  # type: ignore[no-any-return]
 
     def load_header(self) -> tuple[int, int, int]:
         """(WriteOffset, EventCount, StartTimestamp), loaded with acquire order."""
-        self._open()
-        if self._header is not None:
-            return self._header[0], self._header[1], HEADER.unpack(self._whole[:HEADER_SIZE])[2]
+        source, header = self._still_open(), self._header
+        if header is not None:
+            return header[0], header[1], HEADER.unpack(source.take(0, HEADER_SIZE))[2]
         # A copy made by the kernel may be torn. WriteOffset only grows, so the same bytes twice are a value that was
         # there.
-        before = self._read(0, HEADER_SIZE)
-        while (header := self._read(0, HEADER_SIZE)) != before:
-            before = header
-        return HEADER.unpack(header)
+        before = source.read(0, HEADER_SIZE)
+        while (now := source.read(0, HEADER_SIZE)) != before:
+            before = now
+        return HEADER.unpack(now)
 
     def store_header(self, write_offset: int, event_count: int, /) -> None:
         """Publish (WriteOffset, EventCount)."""
@@ -216,6 +342,7 @@ class Region:
 
     def let_go(self, start: int, stop: int, /) -> None:
         """Take the pages of [start, stop) out of this process's memory; the next look at them brings them back."""
+        self._open()
         if self._writable and stop > start and hasattr(mmap, "MADV_DONTNEED"):
             page = mmap.PAGESIZE
             first = -(-start // page) * page
@@ -240,6 +367,7 @@ class Region:
         self._header = None
         self._mapping = None
         self._whole = memoryview(b"")
+        self._source = None
 
 
 class _Swapped:
@@ -266,7 +394,7 @@ def _allocate(fd: int, start: int, stop: int) -> None:
 
 
 @final
-class Appender:
+class Appender(_Made):
     """Writes entries at WriteOffset and publishes them.
 
     `limit` is the end of the room that may be stored to, and the only thing the hot path looks at: when an event does
@@ -277,18 +405,13 @@ class Appender:
         self._region = region
         self.offset, self.count, _ = region.load_header()
         self.last_timestamp = last_timestamp
-        self.limit = 0
+        self._limit = 0
+        self._halted = False
         self._room = room
-        self._lock = threading.Lock()
-
-    def _make_room(self, size: int) -> None:
-        """The slow path, without the lock held: makes room for `size` bytes at the end or raises."""
-        while (end := self.offset + size) > self.limit:
-            self._lock.release()
-            try:
-                self._room(end)
-            finally:
-                self._lock.acquire()
+        # The lock is re-entrant so that a signal handler or a finalizer, which runs in the thread that holds it, meets
+        # `_inside` and an error. A plain lock would hang there for ever.
+        self._lock = threading.RLock()
+        self._inside = False
 
     def _publish(self, end: int, count: int) -> None:
         """Publish what was stored below `end`.
@@ -319,26 +442,33 @@ class Appender:
         size = len(data)
         if timestamp is not None or size > SIZE_MAX:
             timestamp = self._checked(size, timestamp)
-        with self._lock:
-            at = self.offset
-            start = at + ENTRY_SIZE
-            end = start + size
-            if end > self.limit:
-                self._make_room(end - at)
-                at = self.offset
-                start = at + ENTRY_SIZE
-                end = start + size
-            if timestamp is None:
-                timestamp = time_ns()
-                if timestamp < self.last_timestamp:
-                    timestamp = self.last_timestamp
-            mapping = self._region._mapping
-            mapping[start:end] = data
-            _PACK_ENTRY(mapping, at, timestamp, size, _CRC32(data))
-            self.last_timestamp = timestamp
-            ordinal = self.count
-            self._publish(end, ordinal + 1)
-            return ordinal
+        while True:
+            with self._lock:
+                if self._inside:
+                    raise errors.busy(self._region.path)
+                self._inside = True
+                try:
+                    at = self.offset
+                    start = at + ENTRY_SIZE
+                    end = start + size
+                    if end <= self._limit:
+                        if timestamp is None:
+                            timestamp = time_ns()
+                            if timestamp < self.last_timestamp:
+                                timestamp = self.last_timestamp
+                        mapping = self._region._mapping
+                        if size < _CHUNK:
+                            mapping[start:end] = data
+                        else:
+                            _store_long(mapping, start, data)
+                        _PACK_ENTRY(mapping, at, timestamp, size, _CRC32(data))
+                        self.last_timestamp = timestamp
+                        ordinal = self.count
+                        self._publish(end, ordinal + 1)
+                        return ordinal
+                finally:
+                    self._inside = False
+            self._room(end)
 
     def _checked(self, size: int, timestamp: Any) -> int | None:
         """The timestamp in nanoseconds, or the error that says why this event cannot be stored."""
@@ -392,42 +522,79 @@ class Appender:
     def _batch(self, items: Sequence[Any], sizes: list[int], timestamps: Any) -> range:
         """Write the entries and publish them with one store."""
         total = sum(sizes) + ENTRY_SIZE * len(items)
-        with self._lock:
-            self._make_room(total)
-            now = max(time_ns(), self.last_timestamp)
-            stamps = [now] * len(items) if timestamps is None else timestamps.tolist()
-            at = self.offset
-            mapping = self._region._mapping
-            for i in range(0, len(items), _TOGETHER):
-                j = i + _TOGETHER
-                part = items[i:j]
-                headers = map(ENTRY.pack, stamps[i:j], sizes[i:j], map(_CRC32, part))
-                entries = b"".join(chain.from_iterable(zip(headers, part, strict=True)))
-                mapping[at : at + len(entries)] = entries
-                at += len(entries)
-            ordinal = self.count
-            if items:
-                self.last_timestamp = stamps[-1]
-                self._publish(at, ordinal + len(items))
-            return range(ordinal, ordinal + len(items))
+        while True:
+            with self._lock:
+                if self._inside:
+                    raise errors.busy(self._region.path)
+                self._inside = True
+                try:
+                    end = self.offset + total
+                    if end <= self._limit:
+                        return self._write_batch(items, sizes, timestamps)
+                finally:
+                    self._inside = False
+            self._room(end)
+
+    def _write_batch(self, items: Sequence[Any], sizes: list[int], timestamps: Any) -> range:
+        now = max(time_ns(), self.last_timestamp)
+        stamps = [now] * len(items) if timestamps is None else timestamps.tolist()
+        at = self.offset
+        mapping = self._region._mapping
+        for i in range(0, len(items), _TOGETHER):
+            j = i + _TOGETHER
+            part = items[i:j]
+            headers = map(ENTRY.pack, stamps[i:j], sizes[i:j], map(_CRC32, part))
+            entries = b"".join(chain.from_iterable(zip(headers, part, strict=True)))
+            mapping[at : at + len(entries)] = entries
+            at += len(entries)
+        ordinal = self.count
+        if items:
+            self.last_timestamp = stamps[-1]
+            self._publish(at, ordinal + len(items))
+        return range(ordinal, ordinal + len(items))
+
+    @property
+    def limit(self) -> int:
+        """The end of the room that may be stored to."""
+        return self._limit
+
+    @limit.setter
+    def limit(self, limit: int) -> None:
+        self._limit = 0 if self._halted else limit
 
     def position(self) -> tuple[int, int, int]:
         """(WriteOffset, EventCount, timestamp of the last event) of one moment."""
         with self._lock:
+            if self._inside:
+                raise errors.busy(self._region.path)
             return self.offset, self.count, self.last_timestamp
 
     def pause(self) -> None:
         """Let go of the background thread, which may end now; `limit` stays."""
 
     def halt(self) -> None:
-        """Wait for a batch in another thread to end, then write no more: limit is 0 from here on."""
+        """Wait for a batch in another thread to end, then write no more: limit is 0 for good."""
+        self._region._require_still()
         with self._lock:
-            self.limit = 0
+            if self._inside:
+                raise errors.busy(self._region.path)
+            self._halted = True
+            self._limit = 0
 
     def forked(self) -> None:
         """In a forked child: write no more. A thread that is not there may be inside, so nobody waits for it."""
-        self.limit = 0
-        self._lock = threading.Lock()
+        self._halted = True
+        self._limit = 0
+        self._lock = threading.RLock()
+        self._inside = False
+
+
+def _store_long(mapping: Any, start: int, data: Any) -> None:
+    """Store a large payload in pieces, between which other threads run."""
+    view = memoryview(data)
+    for at in range(0, len(view), _CHUNK):
+        piece = view[at : at + _CHUNK]
+        mapping[start + at : start + at + len(piece)] = piece
 
 
 def _payload(data: Any, path: str, where: str = "") -> memoryview:
@@ -452,7 +619,7 @@ def _payload(data: Any, path: str, where: str = "") -> memoryview:
 
 
 @final
-class Scanner:
+class Scanner(_Made):
     """Walks entries in bulk. It stands at `offset`, before event `ordinal`, and remembers what it has met."""
 
     def __init__(
@@ -482,17 +649,18 @@ class Scanner:
         Fills the given int64 arrays with every event whose ordinal is a multiple of `stride`, until they are full.
         Returns None, or why it stopped at an entry: "size", "checksum", "fault".
         """
-        self._region._open()
+        source = self._region._still_open()
         if not 0 <= bound <= self._region.size:
             raise ValueError(f"{self._region.path}: bound {bound} is not within its {self._region.size} bytes")
         room = min([len(a) for a in (offsets, timestamps, sizes) if a is not None], default=None)
         try:
-            return self._walk(bound, count, check, stride, room, offsets, timestamps, sizes)
+            return self._walk(source, bound, count, check, stride, room, offsets, timestamps, sizes)
         except errors.TruncatedError:
             return "fault"
 
     def _walk(
         self,
+        source: Any,
         bound: int,
         count: int,
         check: bool,
@@ -503,7 +671,7 @@ class Scanner:
         sizes: Any,
     ) -> str | None:
         self.recorded = 0
-        window = _Window(self._region, bound)
+        window = _Window(source, bound)
         while self.offset < bound and count != 0:
             at = self.offset
             if bound - at < ENTRY_SIZE:
@@ -533,17 +701,18 @@ class Scanner:
 
     def skip(self) -> None:
         """Step over the entry a run stopped at because of its checksum."""
-        timestamp, size, _ = ENTRY.unpack(self._region._take(self.offset, self.offset + ENTRY_SIZE))
+        source = self._region._still_open()
+        timestamp, size, _ = ENTRY.unpack(source.take(self.offset, self.offset + ENTRY_SIZE))
         self.last_timestamp = max(self.last_timestamp, timestamp)
         self.offset += ENTRY_SIZE + size
         self.ordinal += 1
 
 
 class _Window:
-    """Bytes of a region below `bound`, read a chunk at a time where there is no mapping."""
+    """Bytes of a source below `bound`, read a chunk at a time. Goes on when the region is closed."""
 
-    def __init__(self, region: Region, bound: int) -> None:
-        self._region = region
+    def __init__(self, source: Any, bound: int) -> None:
+        self._source = source
         self._bound = bound
         self._start = self._stop = 0
         self._chunk = memoryview(b"")
@@ -552,7 +721,7 @@ class _Window:
     def bytes(self, at: int, count: int) -> memoryview:
         if not self._start <= at <= at + count <= self._stop:
             self._start, self._stop = at, min(max(at + count, at + self._step), self._bound)
-            self._chunk = self._region._take(self._start, self._stop)
+            self._chunk = self._source.take(self._start, self._stop)
             self._step = min(self._step * 2, _CHUNK)
         return self._chunk[at - self._start : at - self._start + count]
 
@@ -571,6 +740,21 @@ class Event:
     """
 
     __slots__ = ("_checksum", "_data", "_offset", "_ordinal", "_timestamp")
+
+    _timestamp: int
+    _data: Any
+    _ordinal: int
+    _offset: int
+    _checksum: int
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Event:
+        event = _NEW(cls)
+        event._timestamp = event._ordinal = event._offset = event._checksum = 0
+        event._data = None
+        return event
+
+    def __init_subclass__(cls) -> None:
+        raise TypeError(f"type '{__name__}.Event' is not an acceptable base type")
 
     def __init__(
         self, timestamp: int, data: Any, ordinal: int = 0, offset: int = 0, checksum: int | None = None
@@ -617,7 +801,7 @@ class Event:
 
 
 @final
-class Events:
+class Events(_Made):
     """Iterates over the events from `offset` (event `ordinal`) to the byte `bound` or the ordinal `stop` (-1: none).
 
     `problem(ordinal, offset, reason)` is called at damage and is expected to raise; where it returns, the event is
@@ -634,28 +818,35 @@ class Events:
         check: bool,
         problem: Callable[[int, int, str], None],
     ) -> None:
-        region._open()
+        source = region._still_open()
         if not HEADER_SIZE <= offset <= bound <= region.size:
             raise ValueError(f"{region.path}: bytes {offset} to {bound} are not within its {region.size}")
         self._region = region
-        self._window = _Window(region, bound)
+        self._window = _Window(source, bound)
         self._offset = offset
         self._ordinal = ordinal
         self._bound = bound
         self._stop = stop
         self._check = check
         self._problem = problem
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # as an appender's
+        self._inside = False
 
     def __iter__(self) -> Events:
         return self
 
     def __next__(self) -> Event:
         with self._lock:
-            while self._offset < self._bound and self._ordinal != self._stop:
-                event = self._next()
-                if event is not None:
-                    return event
+            if self._inside:
+                raise errors.busy(self._region.path)
+            self._inside = True
+            try:
+                while self._offset < self._bound and self._ordinal != self._stop:
+                    event = self._next()
+                    if event is not None:
+                        return event
+            finally:
+                self._inside = False
         raise StopIteration
 
     def _next(self) -> Event | None:
@@ -689,7 +880,7 @@ class Events:
         self._ordinal += 1
         if self._check and zlib.crc32(data) != checksum:
             return "checksum", None
-        event = Event.__new__(Event)  # what is read needs no second look
+        event: Event = _NEW(Event)  # what is read needs no second look
         event._timestamp, event._data, event._ordinal = timestamp, data, ordinal
         event._offset, event._checksum = at, checksum
         return "zero" if timestamp == 0 and size == 0 else "", event

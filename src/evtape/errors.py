@@ -65,6 +65,10 @@ class RecoveryWarning(UserWarning):
         self.report = report
 
 
+class SidecarWarning(UserWarning):
+    """A file that is not evtape's has the name of a stream's sidecar, so the stream has none."""
+
+
 def payload_too_large(path: str, size: int, where: str = "") -> ValueError:
     return ValueError(f"{path}: payload{where} of {size} bytes is larger than {SIZE_MAX} (2**32 - 1); split it")
 

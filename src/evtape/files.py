@@ -31,12 +31,59 @@ _NO_COW = 0x00800000
 _BTRFS_INFO = 0x8400941F
 
 
+_NAME_MAX = 255  # bytes of one name, on the file systems of today
+_STANDARD = 3  # descriptors 0, 1 and 2 are where other code reads and prints
+
+
+def open_descriptor(path: str, flags: int, mode: int = 0o666, *, dir_fd: int | None = None) -> int:
+    """``os.open``, with a descriptor above 2 that a child program does not inherit.
+
+    A program that was started with a standard stream closed would get its number here, and the next ``print`` of
+    anybody would go into the file.
+    """
+    fd = os.open(path, flags, mode, dir_fd=dir_fd)
+    return fd if fd >= _STANDARD else _moved(fd)
+
+
+def duplicate(fd: int) -> int:
+    """``os.dup``, with a descriptor above 2."""
+    copy = os.dup(fd)
+    return copy if copy >= _STANDARD else _moved(copy)
+
+
+def _moved(fd: int) -> int:
+    """The same open file under a number above 2."""
+    low = [fd]
+    try:
+        while (fd := os.dup(fd)) < _STANDARD:
+            low.append(fd)
+        return fd
+    finally:
+        for number in low:
+            os.close(number)
+
+
 def require_regular(path: str) -> os.stat_result:
     """The status of the file at ``path``; FormatError for a directory, pipe or device, which opening could block on."""
     status = os.stat(path)
     if not stat.S_ISREG(status.st_mode):
         raise FormatError(f"{path}: not a regular file, so it cannot be a stream")
     return status
+
+
+def temporary_name() -> str:
+    """A name for a file that is being made. Short, so that it fits wherever the final name does."""
+    return f".evtape-{secrets.token_hex(6)}.tmp"
+
+
+def fitting_name(path: str, suffix: str) -> str:
+    """``path`` with ``suffix``, the name cut where a file system would not take all of it."""
+    directory, name = os.path.split(path)
+    encoded = os.fsencode(name)
+    room = _NAME_MAX - len(os.fsencode(suffix))
+    if len(encoded) > room:
+        name = encoded[:room].decode(errors="ignore")
+    return os.path.join(directory, name + suffix)
 
 
 class NewFile(contextlib.AbstractContextManager[int]):
@@ -52,11 +99,11 @@ class NewFile(contextlib.AbstractContextManager[int]):
         self._path = path
         self._durable = durable
         self._replace = replace
-        self._folder, name = os.path.split(os.path.abspath(path))
-        self.temporary = os.path.join(self._folder, f".{name}.{secrets.token_hex(4)}.tmp")
+        self._folder = os.path.dirname(os.path.abspath(path))
+        self.temporary = os.path.join(self._folder, temporary_name())
 
     def __enter__(self) -> int:
-        self._fd = os.open(self.temporary, WRITE | os.O_CREAT | os.O_EXCL, 0o666)
+        self._fd = open_descriptor(self.temporary, WRITE | os.O_CREAT | os.O_EXCL, 0o666)
         if copies_on_write(self._fd):
             _overwrite_in_place(self._fd)
         return self._fd
@@ -146,7 +193,7 @@ def sync_folder(folder: str) -> None:
     """Make names in ``folder`` durable. Windows has no such call and orders a file and its name by its journal."""
     if os.name == "nt":
         return
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    fd = open_descriptor(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(fd)
     finally:

@@ -11,10 +11,11 @@ import os
 import sys
 
 from .errors import LockedError
-from .files import WRITE, require_regular
+from .files import WRITE, open_descriptor, require_regular
 
 # A byte far beyond any stream, because a lock is mandatory on Windows and must not hide data from readers. Not run yet.
 _WINDOWS_BYTE = 1 << 62
+_ATTEMPTS = 100  # a file system may never report the same identity for a name and for its descriptor
 
 
 class WriterLock:
@@ -25,9 +26,9 @@ class WriterLock:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        while True:
+        for _ in range(_ATTEMPTS):
             require_regular(path)
-            self._fd = os.open(path, WRITE)
+            self._fd = open_descriptor(path, WRITE)
             try:
                 _lock(self._fd)
                 status = os.fstat(self._fd)
@@ -41,6 +42,7 @@ class WriterLock:
                 raise
             # The name was given to another file between open and lock: that file is the stream now.
             self.abandon()
+        raise LockedError(f"{path}: the name was given to another file each time it was locked; try again")
 
     def release(self) -> None:
         if self._fd >= 0:

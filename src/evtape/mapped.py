@@ -9,7 +9,7 @@ from typing import Any, Self
 from . import errors, guard
 from ._backend import core
 from .errors import ReadOnlyError
-from .files import BINARY, require_regular
+from .files import BINARY, open_descriptor, require_regular
 from .signals import Held
 
 _FLAGS = {
@@ -56,7 +56,7 @@ class MappedFile:
     def _open(self, mode: str, size: int) -> None:
         if mode == "w" and os.path.lexists(self.path):
             os.unlink(self.path)  # who has the old file mapped keeps it; truncating in place would pull it away
-        self._fd = os.open(self.path, _FLAGS[mode] | BINARY, 0o666)
+        self._fd = open_descriptor(self.path, _FLAGS[mode] | BINARY)
         found = os.fstat(self._fd).st_size
         if not self.writable:
             errors.require_bytes(self.path, self._fd, found)

@@ -9,12 +9,14 @@ import os
 import time
 from dataclasses import dataclass
 
-from . import errors, files, guard, sidecar
+from . import errors, files, guard
 from ._backend import core
 from ._format import FIRST_OFFSET, HEADER, HEADER_SIZE
-from .files import WRITE
+from .beside import resolved, resolved_new
+from .files import WRITE, open_descriptor
 from .lock import WriterLock
 from .recovery import repair_for_append
+from .sidecar import Sidecar
 from .walk import Report
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -28,11 +30,13 @@ class Opened:
     lock: WriterLock
     fd: int
     region: core.Region
+    sidecar: Sidecar
     recovered: Report | None = None  #: what opening found and repaired; None for a stream that was just made
 
     def close(self) -> None:
         """For when there will be no writer."""
         self.region.close()
+        self.sidecar.close()
         os.close(self.fd)
         self.lock.release()
 
@@ -64,21 +68,19 @@ def _find_or_make(path: str, mode: str, durable: bool) -> Opened:
 
 
 def _find(path: str) -> Opened:
-    lock = WriterLock(path)
-    try:
-        fd = os.open(path, WRITE)
-        try:
-            if (os.fstat(fd).st_dev, os.fstat(fd).st_ino) != lock.identity:
-                raise errors.LockedError(f"{path}: the file was replaced while it was opened; try again")
-            report = repair_for_append(path, fd)
-            region = core.Region(fd, os.fstat(fd).st_size, path, True, files.copies_on_write(fd))
-            return Opened(lock, fd, region, report)
-        except BaseException:
-            os.close(fd)
-            raise
-    except BaseException:
-        lock.release()
-        raise
+    with contextlib.ExitStack() as undo:
+        lock = WriterLock(path)
+        undo.callback(lock.release)
+        fd = open_descriptor(path, WRITE)
+        undo.callback(os.close, fd)
+        if (os.fstat(fd).st_dev, os.fstat(fd).st_ino) != lock.identity:
+            raise errors.LockedError(f"{path}: the file was replaced while it was opened; try again")
+        sidecar = Sidecar(resolved(path), fd)
+        undo.callback(sidecar.close)
+        report = repair_for_append(path, fd, sidecar)
+        region = core.Region(fd, os.fstat(fd).st_size, path, True, files.copies_on_write(fd))
+        undo.pop_all()
+    return Opened(lock, fd, region, sidecar, report)
 
 
 def _replace(path: str, durable: bool) -> Opened:
@@ -89,7 +91,7 @@ def _replace(path: str, durable: bool) -> Opened:
     try:
         opened = _make(path, durable, replace=True)
         if not durable:
-            sidecar.discard(path)
+            opened.sidecar.discard()  # of the stream that had this name
         return opened
     finally:
         if old is not None:
@@ -107,29 +109,36 @@ def _make(path: str, durable: bool, replace: bool) -> Opened:
     opened: Opened | None = None
     try:
         with new as fd:
-            if durable:
-                sidecar.store_first(path, started)  # its name becomes durable together with the stream's
             if os.name == "nt":  # where a file that is open cannot be renamed; it is locked a moment later there
                 files.write_all(fd, header)
             else:
-                opened = _start(path, new.temporary, os.dup(fd), header, durable)
+                opened = _start(path, new.temporary, fd, header, durable)
     except BaseException as error:
         if opened is not None:
+            opened.sidecar.discard()
             opened.close()
-        if durable:
-            sidecar.discard(path)
         if isinstance(error, OSError) and not isinstance(error, FileExistsError):
             raise errors.named(error, path, "creating the stream") from None
         raise
-    return opened or dataclasses.replace(_find(path), recovered=None)
+    if opened is None:
+        opened = dataclasses.replace(_find(path), recovered=None)
+        if durable:
+            opened.sidecar.store_first(started)
+    return opened
 
 
-def _start(path: str, temporary: str, fd: int, header: bytes, durable: bool) -> Opened:
+def _start(path: str, temporary: str, new: int, header: bytes, durable: bool) -> Opened:
     """Lock and map an empty file and store its header."""
     with contextlib.ExitStack() as undo:
+        fd = files.duplicate(new)
         undo.callback(os.close, fd)
         lock = WriterLock(temporary)
         undo.callback(lock.release)
+        sidecar = Sidecar(resolved_new(path), fd)
+        undo.callback(sidecar.close)
+        if durable:
+            undo.callback(sidecar.discard)
+            sidecar.store_first(HEADER.unpack(header)[2])
         region = core.Region(fd, 0, path, True, files.copies_on_write(fd))
         undo.callback(region.close)
         if durable:
@@ -142,7 +151,7 @@ def _start(path: str, temporary: str, fd: int, header: bytes, durable: bool) -> 
             _grow(region, LARGE_PAGE, HEADER_SIZE)
             region.view(0, len(header))[:] = header
         undo.pop_all()
-    return Opened(lock, fd, region)
+    return Opened(lock, fd, region, sidecar)
 
 
 def _grow(region: core.Region, wanted: int, needed: int) -> None:

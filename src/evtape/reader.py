@@ -17,7 +17,7 @@ from ._backend import core
 from ._format import ENTRY_SIZE, FIRST_OFFSET, HEADER_SIZE
 from ._pickle import restore_reader
 from .errors import Error, FormatError, ReadOnlyError
-from .files import READ, require_regular
+from .files import READ, open_descriptor, require_regular
 from .index import STRIDE, Index
 from .signals import Held
 from .slices import Column, Slice, strided
@@ -277,7 +277,7 @@ class Reader(Tape):
             raise
 
     def _open(self, path: str, verify: bool) -> None:
-        self._fd = fd = os.open(path, READ)
+        self._fd = fd = open_descriptor(path, READ)
         size = os.fstat(fd).st_size
         if size < HEADER_SIZE:
             raise FormatError(f"{path}: {size} bytes are no stream; its header alone has {HEADER_SIZE}")

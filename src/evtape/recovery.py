@@ -11,14 +11,16 @@ import dataclasses
 import os
 import warnings
 
-from . import sidecar
+from . import sidecar as sidecars
 from ._backend import core
 from ._format import FIRST_OFFSET, HEADER
+from .beside import resolved
 from .errors import CorruptError, FormatError, RecoveryWarning
-from .files import READ, WRITE, NewFile, copy_bytes, require_regular, write_all
+from .files import READ, WRITE, NewFile, copy_bytes, fitting_name, open_descriptor, require_regular, write_all
 from .lock import WriterLock
 from .salvage import write_salvaged
 from .search import Search
+from .sidecar import Sidecar
 from .walk import Problem, Progress, Report, walk
 
 
@@ -47,12 +49,13 @@ def recover(
     if salvage and (output is None or dry_run):
         raise ValueError(f"{name}: salvage writes another stream; give output, and not dry_run")
     if output is not None or dry_run:
-        fd = os.open(name, READ)
+        fd = open_descriptor(name, READ)
         try:
-            report = walk(name, fd, progress)
-            if salvage and (stop := _end_of_saved(fd, report)) > report.end:
-                return write_salvaged(fd, report, stop, os.fspath(output or ""), progress)
-            report = _require_stream(fd, report)
+            with Sidecar(resolved(name), fd) as sidecar:
+                report = walk(name, fd, progress, sidecar=sidecar)
+                if salvage and (stop := _end_of_saved(fd, report)) > report.end:
+                    return write_salvaged(fd, report, stop, os.fspath(output or ""), progress)
+                report = _require_stream(fd, report, sidecar)
             if output is not None and not dry_run:
                 _copy_prefix(fd, report, os.fspath(output))
                 report = dataclasses.replace(report, output=os.fspath(output))
@@ -61,23 +64,25 @@ def recover(
             os.close(fd)
     lock = WriterLock(name)
     try:
-        fd = os.open(name, WRITE)
+        fd = open_descriptor(name, WRITE)
         try:
-            return _repair(fd, _require_stream(fd, walk(name, fd, progress)))
+            with Sidecar(resolved(name), fd) as sidecar:
+                report = _require_stream(fd, walk(name, fd, progress, sidecar=sidecar), sidecar)
+                return _repair(fd, report, sidecar)
         finally:
             os.close(fd)
     finally:
         lock.release()
 
 
-def repair_for_append(path: str, fd: int) -> Report:
+def repair_for_append(path: str, fd: int, sidecar: Sidecar) -> Report:
     """Make the stream in ``fd`` ready for a writer, who holds its lock.
 
     A torn tail is quarantined, cut and reported by a RecoveryWarning. Raises CorruptError for damage with intact
     events after it, FormatError for a file that is no stream or whose end is unknown.
     """
-    report, tail_only = _examine(path, fd)
-    report = _require_stream(fd, report)
+    report, tail_only = _examine(path, fd, sidecar)
+    report = _require_stream(fd, report, sidecar)
     if any(problem.reason == "header" for problem in report.problems):
         raise FormatError(
             f"{path}: WriteOffset {report.write_offset} in the header is unusable, "
@@ -85,26 +90,26 @@ def repair_for_append(path: str, fd: int) -> Report:
         )
     if report.lost and not tail_only:
         _refuse_damage_in_the_middle(fd, report)
-    report = _repair(fd, report)
+    report = _repair(fd, report, sidecar)
     if report.state == "damaged":
         warnings.warn(RecoveryWarning(_told(report), report), stacklevel=7)
     return report
 
 
-def _examine(path: str, fd: int) -> tuple[Report, bool]:
+def _examine(path: str, fd: int, sidecar: Sidecar) -> tuple[Report, bool]:
     """Walk as much as needs to be walked; also whether all damage found lies past what is known to be durable.
 
     What lies below the watermark was durable and good. On the same boot only a process can have died, which cannot
     take back a store, so the headers above it are enough; after a power loss their payloads are compared too.
     """
-    mark = _watermark(fd, path)
+    mark = _watermark(fd, path, sidecar)
     if mark is None:
-        return walk(path, fd), False
+        return walk(path, fd, sidecar=sidecar), False
     start = (mark.offset, mark.count, mark.last_timestamp)
-    same_boot = sidecar.is_of_this_boot(mark)
-    report = walk(path, fd, start=start, check=not same_boot)
+    same_boot = sidecars.is_of_this_boot(mark)
+    report = walk(path, fd, start=start, check=not same_boot, sidecar=sidecar)
     if report.lost and same_boot:  # then it was not only a process that died
-        return walk(path, fd, whole=True), False
+        return walk(path, fd), False
     return report, True
 
 
@@ -123,7 +128,7 @@ def _refuse_damage_in_the_middle(fd: int, report: Report) -> None:
     )
 
 
-def _require_stream(fd: int, report: Report) -> Report:
+def _require_stream(fd: int, report: Report, sidecar: Sidecar) -> Report:
     """The report, or FormatError when the file is no stream.
 
     A power loss can leave the header of the first events and not the file's new size, or zeros for the header. Then
@@ -131,7 +136,7 @@ def _require_stream(fd: int, report: Report) -> Report:
     """
     if report.state != "invalid":
         return report
-    mark = _watermark(fd, report.path)
+    mark = _watermark(fd, report.path, sidecar)
     if mark is None or mark.count:
         raise FormatError(report.problems[0].message)
     if report.write_offset:
@@ -150,13 +155,13 @@ def _require_stream(fd: int, report: Report) -> Report:
     )
 
 
-def _watermark(fd: int, path: str) -> sidecar.Watermark | None:
+def _watermark(fd: int, path: str, sidecar: Sidecar) -> sidecars.Watermark | None:
     size = os.fstat(fd).st_size
     if size < HEADER.size:
         return None
     region = core.Region(fd, size, path)
     try:
-        return sidecar.matching(path, region)
+        return sidecars.matching(sidecar, region)
     finally:
         region.close()
 
@@ -209,7 +214,7 @@ def _end_of_saved(fd: int, report: Report) -> int:
 # ----------------------------------------------------------------------------------------------- cut
 
 
-def _repair(fd: int, report: Report) -> Report:
+def _repair(fd: int, report: Report, sidecar: Sidecar) -> Report:
     """Quarantine what is cut, store the header of the prefix, shorten the file."""
     if report.state == "clean":
         return report
@@ -227,15 +232,15 @@ def _repair(fd: int, report: Report) -> Report:
             region.close()
     os.ftruncate(fd, report.end)
     os.fsync(fd)
-    mark = sidecar.load(report.path)
-    if mark is not None and mark.offset > report.end:
-        sidecar.discard(report.path)  # and not before: a second crash needs to know what the first one may have torn
+    mark = sidecar.load()
+    if report.state == "damaged" and (mark is None or mark.offset > report.end):
+        sidecar.retire()  # and not before: a second crash needs to know what the first one may have torn
     return report
 
 
 def _quarantine(fd: int, report: Report, stop: int) -> str:
     """Copy the bytes that will be cut, up to ``stop``, into a new file beside the stream and make it durable."""
-    target = _free_name(f"{report.path}.quarantine-{report.end}")
+    target = _free_name(report.path, f".quarantine-{report.end}")
     with NewFile(target) as out:
         copy_bytes(fd, out, report.end, stop)
     return target
@@ -247,10 +252,10 @@ def _copy_prefix(fd: int, report: Report, output: str) -> None:
         copy_bytes(fd, out, FIRST_OFFSET, report.end)
 
 
-def _free_name(name: str) -> str:
+def _free_name(path: str, suffix: str) -> str:
     number = 0
-    candidate = name
+    candidate = fitting_name(path, suffix)
     while os.path.lexists(candidate):
         number += 1
-        candidate = f"{name}.{number}"
+        candidate = fitting_name(path, f"{suffix}.{number}")
     return candidate

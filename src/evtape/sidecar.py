@@ -1,28 +1,31 @@
 """The sidecar of a stream: what is known to be durable, so that a crash does not cost a scan of everything.
 
-It lies beside the stream as ``<name>.side``, one record of 72 bytes. It can be deleted at any time; then the stream
-is walked from its beginning. It is ignored when its checksum, or its anchor (the bytes before the watermark), does
-not match the stream. A small stream has none once it is closed, since it is walked in a moment.
+It lies beside the stream as ``<name>.side``, one record of 88 bytes. It can be deleted at any time; then the stream
+is walked from its beginning. It is ignored when its checksum, its generation (`beside`), or its anchor (the bytes
+before the watermark) does not match the stream. A small stream has none once it is closed, since it is walked in a
+moment.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 import struct
 from dataclasses import dataclass
 from functools import cache
+from typing import Final, Self
 
+from . import beside, errors
 from ._backend import core
 from ._format import ENTRY_SIZE, FIRST_OFFSET, TIME_MAX, TIME_MIN
-from .files import READ, WRITE, write_all
+from .beside import NO_GENERATION, Beside
 
-FROM_SIZE = 16 << 20  # bytes of a stream from which on it keeps its sidecar when it is closed
+FROM_SIZE: Final = 16 << 20  # bytes of a stream from which on it keeps its sidecar when it is closed
 
-MAGIC = b"evtape\0s"
-VERSION = 1
-# magic version checksum boot_id start_timestamp offset count last_timestamp anchor
-_RECORD = struct.Struct("<8sII16sqqqqI4x")
+SUFFIX: Final = ".side"
+MAGIC: Final = b"evtape\0s"
+VERSION: Final = 2
+# magic version checksum boot_id start_timestamp offset count last_timestamp anchor generation
+_RECORD = struct.Struct("<8sII16sqqqqI4x16s")
 _PAGE = 4096  # bytes that are written to the disk together, at most
 _ANCHOR_SIZE = 4096  # bytes below the watermark that the anchor is the CRC-32 of
 
@@ -39,16 +42,7 @@ class Watermark:
     anchor: int  #: CRC-32 of the bytes before ``offset``, so that another stream's sidecar is not taken for this one's
 
 
-assert _RECORD.size == 72
-
-
-# A name that leads elsewhere, or to a pipe that would block, is never a sidecar.
-_PLAIN = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-
-
-def name_of(path: str) -> str:
-    """The sidecar lies beside the file itself, not beside a symbolic link to it."""
-    return os.path.realpath(path) + ".side"
+assert _RECORD.size == 88
 
 
 @cache
@@ -61,91 +55,124 @@ def boot_id() -> bytes:
         return bytes(16)
 
 
-def store_first(path: str, start_timestamp: int) -> None:
-    """The record of a stream that is being made: nothing is durable, so a power loss may tear all that comes."""
-    store(path, Watermark(boot_id(), start_timestamp, FIRST_OFFSET, 0, TIME_MIN, core.crc32(b"")))
+class Sidecar:
+    """The sidecar of one stream that is open.
 
-
-def store(path: str, watermark: Watermark) -> None:
-    """Replace the record in place and make it durable. It lies in one sector: a power loss leaves the old or the new.
-
-    It must be the newest when a sync is acknowledged, because what lies past it is held to more than a checksum. A
-    sidecar that cannot be written (a full disk, a folder without permission) is removed: then there is none to trust.
+    ``path`` is the resolved path of the stream and ``stream`` its descriptor, which has to outlive this object.
     """
-    fields = (
-        watermark.boot_id,
-        watermark.start_timestamp,
-        watermark.offset,
-        watermark.count,
-        watermark.last_timestamp,
-        watermark.anchor,
-    )
-    record = _RECORD.pack(MAGIC, VERSION, 0, *fields)
-    record = _RECORD.pack(MAGIC, VERSION, core.crc32(record), *fields)
-    if _is_foreign(path):
-        return
-    try:
-        fd = os.open(name_of(path), WRITE | os.O_CREAT | _PLAIN, 0o666)
+
+    def __init__(self, path: str, stream: int) -> None:
+        self._path = path
+        self._stream = stream
+        self._file = Beside(path, SUFFIX, MAGIC, stream)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the descriptors. The sidecar stays."""
+        self._file.close()
+
+    @property
+    def held(self) -> bool:
+        """Whether a record was stored through this object."""
+        return self._file.held
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether a sidecar may match the stream, here or beside another of its names."""
+        return beside.generation_of(self._stream) != NO_GENERATION or self.load() is not None
+
+    def load(self) -> Watermark | None:
+        """The record that belongs to the stream, or None when there is none that is whole."""
+        record = self._file.read(_RECORD.size + 1)
+        if record is None or len(record) != _RECORD.size:
+            return None
+        magic, version, checksum, *fields, generation = _RECORD.unpack(record)
+        if version != VERSION or core.crc32(_RECORD.pack(magic, version, 0, *fields, generation)) != checksum:
+            return None
+        if generation != beside.generation_of(self._stream):
+            return None
+        mark = Watermark(*fields)
+        return mark if generation != NO_GENERATION or is_of_this_boot(mark) else None
+
+    def store_first(self, start_timestamp: int) -> None:
+        """Store the record of a stream that has no name yet.
+
+        Nothing is durable, so a power loss may tear all that comes. The flush of the stream and of its directory
+        makes the record durable.
+        """
+        beside.renew_generation(self._stream)
+        mark = Watermark(boot_id(), start_timestamp, FIRST_OFFSET, 0, TIME_MIN, core.crc32(b""))
+        self._store(mark, named=False)
+
+    def store(self, mark: Watermark) -> None:
+        """Replace the record and make it durable. A power loss leaves the old record or the new one.
+
+        The record has to be the newest one when a sync is acknowledged, because what lies past it is held to more than
+        a checksum. Where it cannot be written, no record matches the stream any more. Raises OSError where the older
+        one would still match.
+        """
+        self._store(mark, named=True)
+
+    def _store(self, mark: Watermark, *, named: bool) -> None:
+        generation = beside.generation_of(self._stream)
+        fields = (
+            mark.boot_id,
+            mark.start_timestamp,
+            mark.offset,
+            mark.count,
+            mark.last_timestamp,
+            mark.anchor,
+            generation,
+        )
+        record = _RECORD.pack(MAGIC, VERSION, 0, *fields)
+        record = _RECORD.pack(MAGIC, VERSION, core.crc32(record), *fields)
         try:
-            write_all(fd, record)
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-    except OSError:
-        discard(path)
+            stored = self._file.write(record, named=named)
+        except OSError:
+            stored = False
+        if not stored and self.load() is not None:
+            self.retire()
+
+    def retire(self) -> None:
+        """From here on no record matches the stream: neither this sidecar nor one beside another of its names."""
+        if beside.generation_of(self._stream) != NO_GENERATION:
+            self._renew_generation()
+        self._file.remove()
+
+    def renew(self, mark: Watermark) -> None:
+        """Store ``mark`` for a writer that takes over. Every earlier record is invalid before this one is there."""
+        self._renew_generation()
+        self._store(mark, named=True)
+
+    def _renew_generation(self) -> None:
+        try:
+            beside.renew_generation(self._stream)
+            os.fsync(self._stream)
+        except OSError as error:
+            raise errors.named(error, self._path, "making its older sidecars invalid") from None
+
+    def discard(self) -> None:
+        """Remove the sidecar, if it is this stream's."""
+        self._file.remove()
 
 
-def load(path: str) -> Watermark | None:
-    """The record beside ``path``, or None when there is none that is whole."""
-    try:
-        with open(os.open(name_of(path), READ | _PLAIN), "rb") as file:
-            record = file.read(_RECORD.size + 1)
-    except OSError:
-        return None
-    if len(record) != _RECORD.size:
-        return None
-    magic, version, checksum, *fields = _RECORD.unpack(record)
-    if magic != MAGIC or version != VERSION:
-        return None
-    if core.crc32(_RECORD.pack(MAGIC, VERSION, 0, *fields)) != checksum:
-        return None
-    return Watermark(*fields)
-
-
-def discard(path: str) -> None:
-    """Remove the sidecar, if there is one: the stream of this name is another one now.
-
-    A file of that name that is not a sidecar is somebody else's, and stays.
-    """
-    if not _is_foreign(path):
-        with contextlib.suppress(OSError):
-            os.unlink(name_of(path))
-
-
-def _is_foreign(path: str) -> bool:
-    """Whether a file without our magic has the sidecar's name."""
-    try:
-        with open(os.open(name_of(path), READ | _PLAIN), "rb") as file:
-            start = file.read(len(MAGIC))
-    except PermissionError:
-        return False  # another user's sidecar, which must not stay: it is not the newest any more
-    except OSError:
-        return os.path.lexists(name_of(path))
-    return not MAGIC.startswith(start)
-
-
-def matching(path: str, region: core.Region) -> Watermark | None:
+def matching(sidecar: Sidecar, region: core.Region) -> Watermark | None:
     """The watermark of the stream in ``region``, or None when there is none that belongs to it."""
-    mark = _of_stream(path, region)
+    mark = _of_stream(sidecar, region)
     return mark if mark is not None and mark.anchor == _anchor(region, mark.offset) else None
 
 
-def torn_from(path: str, region: core.Region) -> int:
+def torn_from(sidecar: Sidecar, region: core.Region) -> int:
     """Where the bytes begin that a power loss may have torn: past the watermark of an earlier boot, if any.
 
     Where the anchor does not match, the page that the watermark lies in was written again and lost.
     """
-    mark = _of_stream(path, region)
+    mark = _of_stream(sidecar, region)
     if mark is None or is_of_this_boot(mark):
         return TIME_MAX
     if mark.anchor == _anchor(region, mark.offset):
@@ -153,8 +180,8 @@ def torn_from(path: str, region: core.Region) -> int:
     return max(FIRST_OFFSET, mark.offset // _PAGE * _PAGE - ENTRY_SIZE + 1)  # an entry may lie across its beginning
 
 
-def _of_stream(path: str, region: core.Region) -> Watermark | None:
-    mark = load(path)
+def _of_stream(sidecar: Sidecar, region: core.Region) -> Watermark | None:
+    mark = sidecar.load()
     if mark is None:
         return None
     write_offset, _, start_timestamp = region.load_header()

@@ -11,12 +11,14 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from . import errors, guard, sidecar
+from . import errors, guard
 from ._backend import core
 from ._format import ENTRY_SIZE, FIRST_OFFSET, HEADER_SIZE, TIME_MAX, TIME_MIN
-from .files import READ, require_regular
+from .beside import resolved
+from .files import READ, open_descriptor, require_regular
 from .index import KEEP, pass_of
 from .salvage import Salvaged
+from .sidecar import Sidecar, torn_from
 
 PROBLEMS_LISTED = 100  # further ones are counted; a lost disk must not fill the memory
 _SECTOR = 512  # bytes that reach the disk together
@@ -94,10 +96,11 @@ def verify(path: str | bytes | os.PathLike[Any], progress: Progress | None = Non
     """
     name = os.fsdecode(path)
     require_regular(name)
-    fd = os.open(name, READ)
+    fd = open_descriptor(name, READ)
     try:
         errors.require_bytes(name, fd, os.fstat(fd).st_size)
-        return walk(name, fd, progress)
+        with Sidecar(resolved(name), fd) as sidecar:
+            return walk(name, fd, progress, sidecar=sidecar)
     finally:
         os.close(fd)
 
@@ -106,12 +109,17 @@ def verify(path: str | bytes | os.PathLike[Any], progress: Progress | None = Non
 
 
 def walk(
-    path: str, fd: int, progress: Progress | None = None, start: Start = WHOLE, check: bool = True, whole: bool = False
+    path: str,
+    fd: int,
+    progress: Progress | None = None,
+    start: Start = WHOLE,
+    check: bool = True,
+    sidecar: Sidecar | None = None,
 ) -> Report:
     """Walk the stream in ``fd`` from ``start`` and say what is there. Without ``check`` payloads are not looked at.
 
-    What a power loss may have torn (see `sidecar.torn_from`) is held to more than a checksum. ``whole`` leaves that
-    out.
+    What a power loss may have torn is held to more than a checksum. The ``sidecar`` says where that begins; without
+    one, nothing is taken for torn.
     """
     size = os.fstat(fd).st_size
     if size < HEADER_SIZE:
@@ -123,8 +131,7 @@ def walk(
         if header[0] > size:  # a live stream may have grown between the two looks
             size = os.fstat(fd).st_size
             region.cover(size)
-        torn_from = NOWHERE if whole else sidecar.torn_from(path, region)
-        found = _Walk(path, size, header, check, torn_from)
+        found = _Walk(path, size, header, check, NOWHERE if sidecar is None else torn_from(sidecar, region))
         scanner = core.Scanner(region, *start)
         found.run(region, scanner, progress)
         return found.report(scanner)

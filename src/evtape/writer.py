@@ -16,7 +16,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from . import errors, sidecar
+from . import errors
+from . import sidecar as sidecars
 from ._backend import core
 from ._format import FIRST_OFFSET, HEADER_SIZE, TIME_MIN
 from ._time import nanosecond_array
@@ -63,11 +64,8 @@ class Writer(Tape):
         #: What opening found and repaired, or None for a stream that was just made.
         self.recovered: Report | None = opened.recovered
         self._lock = opened.lock
-        self._real_path = os.path.realpath(
-            path
-        )  # the working directory may change, the file beside the stream must not
+        self._sidecar = opened.sidecar
         self._durability = options.durability
-        self._has_sidecar = opened.recovered is None and options.durability != "none"
         self._slow = threading.RLock()
         self._section = _Section(path, self._slow)
         self._failure: Callable[[], Exception] | None = None
@@ -76,6 +74,7 @@ class Writer(Tape):
         self._appender.limit = self._region.size
         # What another process appended may not be durable yet, so the first flush begins at the beginning.
         self._synced = FIRST_OFFSET
+        self._marked = FIRST_OFFSET  # up to where the sidecar says so
         self._ticker = _Ticker(self, options.interval) if options.durability == "interval" else None
         self._bind()
         _writers.add(self)
@@ -238,9 +237,8 @@ class Writer(Tape):
         with Held(), self._section:
             if self._failure is not None:
                 raise self._failure()
-            before = self._synced
             position = self._flush()
-            if self._synced != before:
+            if self._marked != self._synced:
                 self._mark(position)
 
     def _flush(self) -> tuple[int, int, int]:
@@ -269,8 +267,8 @@ class Writer(Tape):
 
     def _mark(self, position: tuple[int, int, int]) -> None:
         """Note in the sidecar what is durable now, so that opening after a crash need not walk it."""
-        sidecar.store(self._real_path, sidecar.at(self._region, *position))
-        self._has_sidecar = True
+        self._sidecar.store(sidecars.at(self._region, *position))
+        self._marked = position[0]
 
     def _renew_sidecar(self) -> None:
         """When a stream was found: make what it holds durable and note it, before anything is appended.
@@ -280,8 +278,10 @@ class Writer(Tape):
         """
         if self.recovered is None:
             return
-        if self._durability != "none" or sidecar.load(self._real_path) is not None:
-            self._mark(self._flush())
+        if self._durability != "none" or self._sidecar.is_bound:
+            position = self._flush()
+            self._sidecar.renew(sidecars.at(self._region, *position))
+            self._marked = position[0]
 
     @property
     def synced(self) -> int:
@@ -302,12 +302,12 @@ class Writer(Tape):
 
     def _finish(self) -> None:
         cut = False
-        if self._ticker is not None:
-            self._ticker.stop()
+        failed = self._failure is not None
+        if not failed:
+            self._appender.halt()  # first: where this thread is inside an append, it refuses and all stays as it was
         try:
-            failed = self._failure is not None
-            if not failed:
-                self._appender.halt()
+            if self._ticker is not None:
+                self._ticker.stop()
             self.__dict__.pop("append", None)  # after the halt: the method of the class would append once more
             cut = not failed
             if not failed and self._durability == "none":
@@ -322,10 +322,10 @@ class Writer(Tape):
 
         Its removal may be undone by a power loss, so the record has to be the last one even then.
         """
-        if self._has_sidecar or self._synced >= sidecar.FROM_SIZE:
+        if self._sidecar.held or self._synced >= sidecars.FROM_SIZE:
             self._mark(position)
-        if self._synced < sidecar.FROM_SIZE:
-            sidecar.discard(self._real_path)
+        if self._synced < sidecars.FROM_SIZE:
+            self._sidecar.discard()
 
     def _shut(self, cut: bool) -> None:
         fd, end = self._fd, self._appender.offset
@@ -338,9 +338,12 @@ class Writer(Tape):
         finally:
             self._fd = -1
             try:
-                os.close(fd)
+                self._sidecar.close()
             finally:
-                self._lock.release()
+                try:
+                    os.close(fd)
+                finally:
+                    self._lock.release()
 
     def _forked(self) -> None:
         """In the child after a fork: the parent goes on writing, this copy must not."""

@@ -46,7 +46,7 @@ def lost_sector(evtape: Any, folder: Path, payloads: list[bytes], sector: int, d
                 synced = path.read_bytes()
         appended = [(event.timestamp, bytes(event.data)) for event in tape]
         shutil.copy(path, after)
-        shutil.copy(f"{path}.side", f"{after}.side")
+        harness.place_sidecar(Path(f"{path}.side").read_bytes(), after)
     with open(after, "r+b") as file:
         file.seek(sector * SECTOR)
         file.write(synced[sector * SECTOR : (sector + 1) * SECTOR])
@@ -182,7 +182,8 @@ def zeros_before_the_tear(evtape: Any, folder: Path) -> str:
         tape.sync()
         tape.append_many([b""] * 200)
         image = bytearray(path.read_bytes())[: len(streams.stream([bytes(472), *[bytes(48)] * 200, *[b""] * 200]))]
-        shutil.copy(f"{path}.side", f"{after}.side")
+        after.touch()
+        harness.place_sidecar(Path(f"{path}.side").read_bytes(), after)
     image[SECTOR : 8 * SECTOR] = bytes(7 * SECTOR)
     image[-2 * SECTOR :] = bytes(2 * SECTOR)
     after.write_bytes(image)
@@ -197,7 +198,8 @@ def lost_new_header(evtape: Any, folder: Path) -> str:
     with evtape.open(path, "w") as tape:
         tape.append_many([b"event"] * 100)
         image = path.read_bytes()
-        shutil.copy(f"{path}.side", f"{after}.side")
+        after.touch()
+        harness.place_sidecar(Path(f"{path}.side").read_bytes(), after)
     after.write_bytes(bytes(SECTOR) + image[SECTOR:])
     with harness.another_boot(evtape):
         try:

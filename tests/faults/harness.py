@@ -202,6 +202,12 @@ def another_boot(package: ModuleType) -> Iterator[None]:
         sidecar.boot_id = real
 
 
+def place_sidecar(record: bytes, path: str | os.PathLike[str]) -> None:
+    """Put a sidecar beside a stream, and give the stream the generation that binds the two."""
+    Path(f"{path}.side").write_bytes(record)
+    os.setxattr(path, "user.evtape.generation", record[72:88])
+
+
 def source_folder() -> str:
     """The folder evtape is imported from, for child processes."""
     return str(Path(next(iter(both().values())).__file__ or "").parent.parent)

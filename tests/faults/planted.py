@@ -38,6 +38,7 @@ class Bug:
 
 WRITER, RECOVERY, WALK = "src/evtape/writer.py", "src/evtape/recovery.py", "src/evtape/walk.py"
 SIDECAR, FILES, READER = "src/evtape/sidecar.py", "src/evtape/files.py", "src/evtape/reader.py"
+BESIDE = "src/evtape/beside.py"
 PURE, NATIVE, GUARD = "src/evtape/_core_py.py", "ext/_core.pyx", "ext/fault_guard.c"
 
 # What is matched is as short as it can be, so that the sources may change around it.
@@ -98,14 +99,34 @@ BUGS = (
         "cases --only earlier", "leaves out what an earlier writer appended",
     ),
     Bug(
-        "the sidecar is not flushed", SIDECAR,
-        "os.fsync(fd)", "pass",
+        "the sidecar is not flushed", BESIDE,
+        "os.fsync(self._fd)", "pass",
         "cases --only older", "an older sidecar",
     ),
     Bug(
         "a watermark is trusted on another boot", SIDECAR,
         "mark.boot_id == boot_id()", "True",
         "power --only kilobyte", r"open\('a'\)|not clean|without a warning",
+    ),
+    Bug(
+        "the boot id of the kernel is not looked at", SIDECAR,
+        "return bytes.fromhex(file.read().strip().replace(\"-\", \"\"))", "return b\"always the same.\"",
+        "boots", "a boot costs events, or goes unnoticed",
+    ),
+    Bug(
+        "a descriptor may be that of a standard stream", FILES,
+        "return fd if fd >= _STANDARD else _moved(fd)", "return fd",
+        "descriptors", "a descriptor of a standard stream",
+    ),
+    Bug(
+        "the sidecar of another generation is trusted", SIDECAR,
+        "if generation != beside.generation_of(self._stream):", "if False:",
+        "names", "events are missing under a name",
+    ),
+    Bug(
+        "a writer that takes over leaves the generation as it is", SIDECAR,
+        "            beside.renew_generation(self._stream)\n            os.fsync(self._stream)\n", "            pass\n",
+        "names", "events are missing under a name",
     ),
     Bug(
         "a torn header is an event", WALK,

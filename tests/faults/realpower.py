@@ -152,7 +152,9 @@ def look(ctx: Context, evtape: Any, check: checker.Checker, label: str, one: dic
     copy = path.with_suffix(".copy.tape")
     shutil.copy(path, copy)
     if Path(f"{path}.side").exists():
-        shutil.copy(f"{path}.side", f"{copy}.side")
+        harness.place_sidecar(
+            Path(f"{path}.side").read_bytes(), copy
+        )  # the attribute of the stream came with the copy or not
     try:
         report = evtape.recover(path)
     except evtape.FormatError as refusal:

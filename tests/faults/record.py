@@ -199,7 +199,8 @@ def _watched(name: str, call: Any, recorder: Recorder) -> Any:
     def watched(first: Any, *more: Any, **named: Any) -> Any:
         target = os.readlink(f"/proc/self/fd/{first}") if isinstance(first, int) else str(first)
         mine = target == recorder.path
-        if target == recorder.path + ".side" and name in ("fsync", "fdatasync"):
+        side = recorder.path + ".side"
+        if target in (side, os.path.dirname(side)) and name in ("fsync", "fdatasync"):
             recorder.keep_sidecar()
         if mine:
             recorder.see(f"before {name}")

@@ -163,7 +163,7 @@ class Oracle:
         clear(self.ctx)
         image.save(path)
         if self.sidecar is not None:
-            Path(f"{path}.side").write_bytes(self.sidecar)
+            harness.place_sidecar(self.sidecar, path)
 
     def verdict(self, image: Image) -> tuple[Verdict, bytearray]:
         """The verdict, and the bytes it was made from. With a usable header nothing behind WriteOffset is looked at."""

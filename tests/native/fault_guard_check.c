@@ -470,6 +470,54 @@ static void die_by_one_that_raises(void) {
     (void)m.base[page];
 }
 
+/* Theirs is on top when the fault comes, and ours is told of it by raise(). */
+static void fault_through_one_that_raises(struct map *m) {
+    evtape_guard_slot *slot = evtape_guard_add((void *)m->base, m->length);
+    CHECK(slot != NULL && evtape_guard_enable() == 0);
+    install(theirs_raises, &theirs_before, SA_NODEFER | SA_ONSTACK);
+    map_cut(m, 1);
+    CHECK(m->base[page] == 0 && theirs_called == 1 && evtape_guard_faults(slot) == 1);
+    CHECK(m->base[2 * page] == 0 && theirs_called == 1 && evtape_guard_faults(slot) == 2);
+    evtape_guard_remove(slot);
+}
+
+static void *fault_in_thread(void *argument) {
+    fault_through_one_that_raises(argument);
+    return NULL;
+}
+
+static void test_sent_again(void) {
+    struct map m = map_make(3), other = map_make(3);
+    fault_through_one_that_raises(&m);
+    theirs_called = 0;
+    pthread_t thread;
+    CHECK(pthread_create(&thread, NULL, fault_in_thread, &other) == 0);
+    pthread_join(thread, NULL);
+}
+
+static void die_by_raise_after_fault(void) {
+    struct map m = map_make(2);
+    CHECK(evtape_guard_enable() == 0 && evtape_guard_add((void *)m.base, m.length) != NULL);
+    map_cut(&m, 1);
+    CHECK(m.base[page] == 0);
+    raise(SIGBUS);
+}
+
+static void die_by_raise_after_one_sent_again(void) {
+    struct map m = map_make(3);
+    CHECK(evtape_guard_add((void *)m.base, m.length) != NULL);
+    fault_through_one_that_raises(&m);
+    kill(getpid(), SIGBUS);
+}
+
+static void die_by_foreign_fault_sent_again(void) {
+    struct map m = map_make(2), other = map_make(2);
+    CHECK(evtape_guard_enable() == 0 && evtape_guard_add((void *)other.base, m.length) != NULL);
+    install(theirs_raises, &theirs_before, SA_NODEFER | SA_ONSTACK);
+    map_cut(&m, 1);
+    (void)m.base[page];
+}
+
 /* ---- running ---- */
 
 struct test {
@@ -502,6 +550,12 @@ static const struct test tests[] = {
     DIES(die_without_a_loop),
     DIES(die_without_a_loop_unseen),
     DIES(die_by_one_that_raises),
+#if defined(__linux__) && (defined(__x86_64__) || defined(__aarch64__))
+    TEST(test_sent_again),
+    DIES(die_by_raise_after_one_sent_again),
+#endif
+    DIES(die_by_raise_after_fault),
+    DIES(die_by_foreign_fault_sent_again),
 };
 
 static bool test_run(const struct test *test) {

@@ -1,0 +1,233 @@
+"""A file beside a stream: how it is found, recognised, made and removed.
+
+A stream can have several names, and its name can be given to another stream. So the path is resolved once, when the
+stream is opened, and the directory is held by a descriptor from then on. The file beside the stream is bound to the
+stream's inode: an extended attribute of the stream holds a random *generation*, which the file repeats. A writer that
+takes over a stream gives it a new generation before it appends. The files of earlier writers, beside whatever name of
+the stream, no longer match then.
+
+A file system without extended attributes has no generations. A file beside a stream is trusted there during the boot
+that wrote it, and not afterwards.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import stat
+import warnings
+from typing import Final
+
+from .errors import SidecarWarning
+from .files import READ, WRITE, open_descriptor, temporary_name, write_all
+from .signals import Held
+
+GENERATION_SIZE: Final = 16
+NO_GENERATION: Final = bytes(GENERATION_SIZE)
+ATTRIBUTE: Final = "user.evtape.generation"
+
+# A symbolic link is not followed, and a pipe does not block.
+_PLAIN = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+_HAS_DIR_FD = os.open in os.supports_dir_fd and os.unlink in os.supports_dir_fd
+
+
+# ---------------------------------------------------------------------------------------- generation
+
+
+def generation_of(stream: int) -> bytes:
+    """The generation of the stream in the descriptor ``stream``; zeros where it has none."""
+    if not hasattr(os, "getxattr"):
+        return NO_GENERATION
+    try:
+        value = os.getxattr(stream, ATTRIBUTE)
+    except OSError:
+        return NO_GENERATION
+    return value if len(value) == GENERATION_SIZE else NO_GENERATION
+
+
+def renew_generation(stream: int) -> bytes:
+    """Give the stream a new generation; zeros where the file system has none. Durable once the stream is flushed.
+
+    Raises OSError where the stream keeps the old generation, because the files of earlier writers match it.
+    """
+    if not hasattr(os, "setxattr"):
+        return NO_GENERATION
+    generation = secrets.token_bytes(GENERATION_SIZE)
+    try:
+        os.setxattr(stream, ATTRIBUTE, generation)
+    except OSError:
+        if generation_of(stream) != NO_GENERATION:
+            raise
+        return NO_GENERATION
+    return generation
+
+
+# ---------------------------------------------------------------------------------------------- file
+
+
+def resolved(path: str) -> str:
+    """The path of the file that ``path`` leads to."""
+    return os.path.realpath(path)
+
+
+def resolved_new(path: str) -> str:
+    """The path of a file that is about to be made: a symbolic link of its name is not followed."""
+    directory, name = os.path.split(path)
+    return os.path.join(os.path.realpath(directory), name)
+
+
+class Beside:
+    """The file named after a stream with ``suffix``, in the stream's directory.
+
+    ``path`` is the resolved path of the stream, ``stream`` its descriptor, which has to outlive this object. The file
+    begins with ``magic``. A file of that name that does not (a stream, a note, a link, a pipe) is never read, changed
+    or removed. Without access to the directory there is no file.
+    """
+
+    def __init__(self, path: str, suffix: str, magic: bytes, stream: int) -> None:
+        self.path = path + suffix
+        self._stream_path = path
+        self._magic = magic
+        self._stream = stream
+        self._fd = -1  # of the file that this object made or took over
+        self._told = False
+        self._directory: int | None = None
+        if _HAS_DIR_FD:
+            self._directory = _open_directory(os.path.dirname(path))
+
+    def close(self) -> None:
+        """Close the descriptors. The file stays."""
+        fd, self._fd = self._fd, -1
+        directory, self._directory = self._directory, -1
+        for number in (fd, directory):
+            if number is not None and number >= 0:
+                os.close(number)
+
+    @property
+    def held(self) -> bool:
+        """Whether this object has made or taken over the file."""
+        return self._fd >= 0
+
+    def read(self, size: int) -> bytes | None:
+        """The first ``size`` bytes of the file; None when there is none, or another file has its name."""
+        try:
+            fd = self._open(READ)
+        except OSError:
+            return None
+        try:
+            data = os.read(fd, size) if stat.S_ISREG(os.fstat(fd).st_mode) else b""
+        except OSError:
+            data = b""
+        finally:
+            os.close(fd)
+        return data if data.startswith(self._magic) else None
+
+    def write(self, data: bytes, *, named: bool = True) -> bool:
+        """Make ``data`` the beginning of the file, durably. False where another file has its name.
+
+        A file that is held is overwritten in place, so ``data`` has to fit into one sector. Otherwise a new file takes
+        the name. ``named`` is False while the stream itself has no name yet.
+        """
+        if self._fd >= 0 and os.fstat(self._fd).st_nlink == 0:  # it was deleted, or another stream took the name
+            fd, self._fd = self._fd, -1
+            os.close(fd)
+        if self._fd >= 0:
+            os.lseek(self._fd, 0, os.SEEK_SET)
+            write_all(self._fd, data)
+            os.fsync(self._fd)
+            return True
+        if named and not self._is_beside():
+            return False
+        if self._is_foreign():
+            self._report_foreign()
+            return False
+        with Held():
+            self._make(data, durable_name=named)
+        return True
+
+    def remove(self) -> None:
+        """Remove the file if it is this stream's: the one that is held, or one beside the stream's own name."""
+        with contextlib.suppress(OSError):
+            if self._fd >= 0:
+                mine = os.path.samestat(self._stat(self.path), os.fstat(self._fd))
+            else:
+                mine = self._is_beside() and not self._is_foreign()
+            if mine:
+                os.unlink(self._at(self.path), dir_fd=self._dir_fd)
+
+    # ------------------------------------------------------------------------------------- the directory
+
+    @property
+    def _dir_fd(self) -> int | None:
+        return self._directory
+
+    def _at(self, path: str) -> str:
+        return path if self._directory is None else os.path.basename(path)
+
+    def _open(self, flags: int, mode: int = 0o600, path: str = "") -> int:
+        return open_descriptor(self._at(path or self.path), flags | _PLAIN, mode, dir_fd=self._dir_fd)
+
+    def _stat(self, path: str) -> os.stat_result:
+        return os.stat(self._at(path), dir_fd=self._dir_fd, follow_symlinks=False)
+
+    def _is_beside(self) -> bool:
+        """Whether the name of the stream still leads to this stream."""
+        try:
+            return os.path.samestat(self._stat(self._stream_path), os.fstat(self._stream))
+        except OSError:
+            return False
+
+    def _is_foreign(self) -> bool:
+        """Whether a file that is not evtape's has the name."""
+        try:
+            self._stat(self.path)
+        except FileNotFoundError:
+            return False
+        return self.read(len(self._magic)) is None
+
+    def _report_foreign(self) -> None:
+        if not self._told:
+            self._told = True
+            text = (
+                f"{self.path}: this file is not a sidecar of evtape and stays as it is; rename it. "
+                f"Without a sidecar, opening {self._stream_path} after a crash reads the whole stream"
+            )
+            warnings.warn(SidecarWarning(text), stacklevel=2)
+
+    # ------------------------------------------------------------------------------------------ making
+
+    def _make(self, data: bytes, *, durable_name: bool) -> None:
+        """Put a new file with ``data`` in the place of an older one, with the permissions of the stream."""
+        temporary = os.path.join(os.path.dirname(self.path), temporary_name())
+        fd = self._open(WRITE | os.O_CREAT | os.O_EXCL, 0o600, temporary)
+        try:
+            self._copy_owner(fd)
+            write_all(fd, data)
+            os.fsync(fd)
+            os.replace(self._at(temporary), self._at(self.path), src_dir_fd=self._dir_fd, dst_dir_fd=self._dir_fd)
+        except BaseException:
+            os.close(fd)
+            with contextlib.suppress(OSError):
+                os.unlink(self._at(temporary), dir_fd=self._dir_fd)
+            raise
+        self._fd = fd
+        if durable_name and self._directory is not None:
+            os.fsync(self._directory)
+
+    def _copy_owner(self, fd: int) -> None:
+        """The file has the owner of the stream, and no more permissions than the stream."""
+        if os.name == "nt":
+            return
+        status = os.fstat(self._stream)
+        with contextlib.suppress(PermissionError):  # only root can give a file away
+            os.fchown(fd, status.st_uid, status.st_gid)
+        os.fchmod(fd, stat.S_IMODE(status.st_mode) & 0o666)
+
+
+def _open_directory(path: str) -> int:
+    """A descriptor of the directory; -1 where it cannot be opened."""
+    try:
+        return open_descriptor(path or ".", os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:
+        return -1
