@@ -13,9 +13,10 @@ with evtape.open("ticks.tape") as tape:
 from __future__ import annotations
 
 import os
+import threading
 from typing import Literal, overload
 
-from . import guard
+from . import errors, guard
 from ._backend import backend, core
 from .errors import (
     ClosedError,
@@ -25,6 +26,7 @@ from .errors import (
     LockedError,
     ReadOnlyError,
     RecoveryWarning,
+    RewoundError,
     SidecarWarning,
     TruncatedError,
 )
@@ -54,6 +56,7 @@ __all__ = [
     "Reader",
     "RecoveryWarning",
     "Report",
+    "RewoundError",
     "Salvaged",
     "SidecarWarning",
     "Slice",
@@ -115,10 +118,9 @@ def open(
         raise ValueError(f"{name}: mode must be 'r', 'a', 'x' or 'w', not {mode!r}")
     if durability not in ("none", "close", "interval", "full"):
         raise ValueError(f"{name}: durability must be 'none', 'close', 'interval' or 'full', not {durability!r}")
-    if not capacity >= 0:
-        raise ValueError(f"{name}: capacity must not be negative, not {capacity}")
-    if not interval > 0:
-        raise ValueError(f"{name}: interval must be positive seconds, not {interval}")
+    errors.require_size(name, "capacity", capacity)
+    if not 0 < interval <= threading.TIMEOUT_MAX:
+        raise ValueError(f"{name}: interval must be seconds above 0, up to {threading.TIMEOUT_MAX}, not {interval}")
     options = Options(capacity, durability, interval, verify)
     tape: Writer | None = None
     try:

@@ -31,7 +31,11 @@ def nanoseconds(value: Any, path: str) -> int:
         return _from_datetime64(value, path)
     if isinstance(value, dt.datetime):
         # pandas.Timestamp is a datetime that knows nanoseconds.
-        result = (value.astimezone(dt.UTC) - _EPOCH) // _MICROSECOND * 1000 + getattr(value, "nanosecond", 0)
+        try:
+            aware = value.astimezone(dt.UTC) if value.utcoffset() is None else value
+        except (OverflowError, ValueError, OSError):  # local time at the ends of what a datetime can be
+            raise errors.no_such_time(path, value) from None
+        result = (aware - _EPOCH) // _MICROSECOND * 1000 + getattr(value, "nanosecond", 0)
     else:
         try:
             result = operator.index(value)

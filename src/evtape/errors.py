@@ -20,6 +20,10 @@ class FormatError(Error):
     """The file is not a stream, or its header cannot be used."""
 
 
+class RewoundError(FormatError):
+    """The stream was cut below what this reader has seen; it may have grown again since. Open it again."""
+
+
 class CorruptError(Error):
     """An event of the stream is damaged.
 
@@ -118,6 +122,16 @@ def require_size(path: str, what: str, value: int) -> None:
         raise ValueError(f"{path}: {what} must be between 0 and {TIME_MAX} bytes, not {value}")
 
 
+def require_bytes(path: str, fd: int, size: int) -> None:
+    """FormatError for a file that has fewer bytes than its size says, as in /sys; it cannot be mapped."""
+    if size and hasattr(os, "pread") and not os.pread(fd, 1, size - 1) and os.fstat(fd).st_size >= size:
+        raise FormatError(f"{path}: not a regular file: it has fewer bytes than the {size} of its size")
+
+
+def no_such_time(path: str, value: Any) -> OverflowError:
+    return OverflowError(f"{path}: timestamp {value} has no time in UTC that can be stored")
+
+
 def busy(path: str) -> RuntimeError:
     return RuntimeError(f"{path}: the stream is busy in this thread; a signal handler or finalizer cannot use it now")
 
@@ -125,6 +139,13 @@ def busy(path: str) -> RuntimeError:
 def truncated(path: str, size: int, needed: int) -> TruncatedError:
     return TruncatedError(
         f"{path}: the file has {size} bytes but its header publishes {needed}; see 'evtape verify' and 'evtape recover'"
+    )
+
+
+def rewound(path: str, before: int, now: int) -> RewoundError:
+    return RewoundError(
+        f"{path}: the stream went back below WriteOffset {before}, which it had, and is at {now} now: "
+        "recovery has cut it or it was rewritten in place; open it again"
     )
 
 

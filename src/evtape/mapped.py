@@ -57,7 +57,10 @@ class MappedFile:
         if mode == "w" and os.path.lexists(self.path):
             os.unlink(self.path)  # who has the old file mapped keeps it; truncating in place would pull it away
         self._fd = open_descriptor(self.path, _FLAGS[mode] | BINARY)
-        self._region = core.Region(self._fd, os.fstat(self._fd).st_size, self.path, self.writable)
+        found = os.fstat(self._fd).st_size
+        if not self.writable:
+            errors.require_bytes(self.path, self._fd, found)
+        self._region = core.Region(self._fd, found, self.path, self.writable)
         if size > self._region.size:
             self.grow(size)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal, Self, overload
@@ -13,13 +14,16 @@ import numpy.typing as npt
 
 from . import errors, guard
 from ._backend import core
-from ._format import FIRST_OFFSET, HEADER_SIZE
+from ._format import ENTRY_SIZE, FIRST_OFFSET, HEADER_SIZE
 from ._pickle import restore_reader
-from .errors import FormatError, ReadOnlyError
+from .errors import Error, FormatError, ReadOnlyError
 from .files import READ, open_descriptor, require_regular
 from .index import STRIDE, Index
 from .signals import Held
 from .slices import Column, Slice, strided
+
+_tapes: weakref.WeakSet[Tape] = weakref.WeakSet()
+_TAIL = 64  # bytes below WriteOffset that a reader remembers
 
 
 class Tape(Sequence[core.Event]):
@@ -42,9 +46,11 @@ class Tape(Sequence[core.Event]):
         self._fd = fd
         self._region = region
         self._index = Index(region)
-        self._index_lock = threading.Lock()
+        self._index_lock = threading.RLock()
+        self._extends = False  # whether the thread that holds this lock is inside
         self._columns: dict[str, Column] = {}
         self._bound = FIRST_OFFSET
+        _tapes.add(self)
 
     def __repr__(self) -> str:
         kind = type(self).__name__.lower()
@@ -158,10 +164,32 @@ class Tape(Sequence[core.Event]):
 
     def _refresh_index(self) -> int:
         with self._index_lock:
-            bound = self._refresh()
-            if self._index.extend(bound, self._region.load_header()[1]) is not None:
-                raise errors.faulted(self.path)
+            if self._extends:  # a signal handler or a finalizer in the middle of what follows
+                raise errors.busy(self.path)
+            self._extends = True
+            try:
+                bound = self._refresh()
+                if self._index.extend(bound, self._region.load_header()[1]) is not None:
+                    raise errors.faulted(self.path)
+                self._remember(bound)
+            except Error:
+                raise
+            except BaseException:  # an interruption leaves an index that does not fit its scanner
+                self._index = Index(self._region)
+                raise
+            finally:
+                self._extends = False
         return bound
+
+    def _remember(self, bound: int) -> None:
+        """Called when the index knows the events below ``bound``."""
+
+    def _forked(self) -> None:
+        """In the child after a fork: a thread that is not there may have held the lock and been half way through."""
+        self._index_lock = threading.RLock()
+        if self._extends:
+            self._extends = False
+            self._index = Index(self._region)
 
     def _reach(self, stop: int) -> int:
         """A bound below which the index knows events up to ordinal ``stop``."""
@@ -253,8 +281,13 @@ class Reader(Tape):
         size = os.fstat(fd).st_size
         if size < HEADER_SIZE:
             raise FormatError(f"{path}: {size} bytes are no stream; its header alone has {HEADER_SIZE}")
+        errors.require_bytes(path, fd, size)
         self._region = core.Region(fd, size, path)
         super().__init__(path, fd, self._region, verify)
+        self._tail = FIRST_OFFSET, b""  # WriteOffset when it was last looked at, and some bytes below it
+        self._last = FIRST_OFFSET, b""  # the end of the header of the last event in the index, and that header
+        self._remembered = 0  # the events of the index then
+        self._rewound: tuple[int, int] | None = None  # WriteOffset as it was and as it is, when it went back
         self._require_stream()
 
     def _require_stream(self) -> None:
@@ -278,22 +311,50 @@ class Reader(Tape):
     def _refresh(self) -> int:
         if self.closed:
             raise errors.closed(self.path)
+        region = self._region
+        known, tail = self._tail  # before the header, because another thread may move it on
         size = os.fstat(self._fd).st_size
-        if size < self._bound or self._region.faults:
-            raise errors.truncated(self.path, size, self._bound) if size < self._bound else errors.faulted(self.path)
-        write_offset = self._region.load_header()[0]
-        if write_offset > self._region.size:
+        if size < known or region.faults or self._rewound is not None:
+            raise self._lost(size, known)
+        write_offset = region.load_header()[0]
+        if write_offset == known:
+            return write_offset
+        if write_offset > region.size:
             size = os.fstat(self._fd).st_size
             if write_offset > size:
                 raise errors.truncated(self.path, size, write_offset)
-            self._region.cover(size)
-        if write_offset < self._bound:
-            raise FormatError(
-                f"{self.path}: WriteOffset went back from {self._bound} to {write_offset}: "
-                "the stream was rewritten in place; open it again"
-            )
+            region.cover(size)
+        if write_offset < known or not (self._still(known, tail) and self._still(*self._last)):
+            self._rewound = known, write_offset
+            raise self._lost(size, known)
+        self._tail = write_offset, bytes(region.view(max(FIRST_OFFSET, write_offset - _TAIL), write_offset))
         self._bound = write_offset
         return write_offset
+
+    def _still(self, end: int, before: bytes) -> bool:
+        """Whether the bytes below ``end`` are what they were. What is published never changes in place."""
+        return bytes(self._region.view(end - len(before), end)) == before
+
+    def _lost(self, size: int, known: int) -> Exception:
+        """Why what was read up to ``known`` is not there any more."""
+        if self._rewound is None and self._region.faults:
+            return errors.faulted(self.path)
+        if self._rewound is None and size >= HEADER_SIZE:
+            write_offset = self._region.load_header()[0]
+            if FIRST_OFFSET <= write_offset <= size and not self._region.faults:  # recovery has shortened the file
+                self._rewound = known, write_offset
+        if self._rewound is None:
+            return errors.truncated(self.path, size, known)
+        return errors.rewound(self.path, *self._rewound)
+
+    def _remember(self, bound: int) -> None:
+        length = self._index.length
+        if length == self._remembered:
+            return
+        at = self._index.locate(length - 1, bound) if length else FIRST_OFFSET
+        end = min(at + ENTRY_SIZE, bound)
+        self._last = end, bytes(self._region.view(at, end))
+        self._remembered = length
 
     def close(self) -> None:
         if self.closed:
@@ -310,3 +371,12 @@ class Reader(Tape):
     def __del__(self) -> None:
         if not self.closed:
             self.close()
+
+
+def _after_fork_in_child() -> None:
+    for tape in list(_tapes):
+        tape._forked()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

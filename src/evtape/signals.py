@@ -28,11 +28,12 @@ class Held:
     Only the main thread runs handlers, so the block does nothing in another one, nor inside another block.
     """
 
-    __slots__ = ("_due", "_replaced")
+    __slots__ = ("_due", "_failure", "_replaced")
 
     def __init__(self) -> None:
         self._replaced: dict[int, Callable[[int, FrameType | None], Any]] = {}
         self._due: dict[int, FrameType | None] = {}
+        self._failure: BaseException | None = None  # what a handler raised while the others were put back
 
     def __enter__(self) -> Self:
         global _holder, _holds  # noqa: PLW0603 - handlers belong to the process
@@ -58,19 +59,13 @@ class Held:
         global _holds  # noqa: PLW0603
         if not self._replaced:
             return
-        failure = self._restore()
-        _holds = False
-        for number, frame in self._due.items():
-            try:
-                self._replaced[number](number, frame)
-            except BaseException as error:  # noqa: BLE001 - raised below, when the other handlers have run
-                failure = error
-        if failure is not None:
-            raise failure
+        try:
+            self._restore()
+        finally:  # a handler that is back may raise already
+            _holds = False
+            self._run_due()
 
-    def _restore(self) -> BaseException | None:
-        """Put the handlers back; returns what one of them raised meanwhile."""
-        failure: BaseException | None = None
+    def _restore(self) -> None:
         for number, handler in self._replaced.items():
             restored = False
             while not restored:
@@ -78,9 +73,19 @@ class Held:
                     if _signal.getsignal(number) == self._met:  # else somebody else installed another one
                         _signal.signal(number, handler)
                     restored = True
-                except BaseException as error:  # noqa: BLE001 - raised by the caller, when all are back
-                    failure = error
-        return failure
+                except BaseException as error:  # noqa: BLE001 - raised when all are back
+                    self._failure = error
+
+    def _run_due(self) -> None:
+        while self._due:
+            number, frame = self._due.popitem()
+            try:
+                self._replaced[number](number, frame)
+            except BaseException as error:  # noqa: BLE001 - raised when the others have run
+                self._failure = error
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
 
     def abandon(self) -> None:
         """Put the handlers back, and forget what became due."""

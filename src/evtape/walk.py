@@ -88,16 +88,17 @@ class Report:
         return dataclasses.asdict(self) | {"reason": self.reason, "ok": self.ok, "lost": self.lost}
 
 
-def verify(path: str | os.PathLike[str], progress: Progress | None = None) -> Report:
+def verify(path: str | bytes | os.PathLike[Any], progress: Progress | None = None) -> Report:
     """Read the whole stream and compare every checksum; changes nothing. O(file).
 
     ``progress(done, total)`` is called now and then with bytes. Raises OSError for a file that cannot be read,
     FormatError for one that is no regular file; what the file contains never raises, it is in the report.
     """
-    name = os.fspath(path)
+    name = os.fsdecode(path)
     require_regular(name)
     fd = open_descriptor(name, READ)
     try:
+        errors.require_bytes(name, fd, os.fstat(fd).st_size)
         with Sidecar(resolved(name), fd) as sidecar:
             return walk(name, fd, progress, sidecar=sidecar)
     finally:

@@ -234,7 +234,7 @@ class Writer(Tape):
         OSError and poisons the writer, because the kernel reports such an error once and would call the next flush a
         success.
         """
-        with self._section:
+        with Held(), self._section:
             if self._failure is not None:
                 raise self._failure()
             position = self._flush()
@@ -339,12 +339,17 @@ class Writer(Tape):
             self._fd = -1
             try:
                 self._sidecar.close()
-                os.close(fd)
             finally:
-                self._lock.release()
+                try:
+                    os.close(fd)
+                finally:
+                    self._lock.release()
 
     def _forked(self) -> None:
         """In the child after a fork: the parent goes on writing, this copy must not."""
+        super()._forked()
+        if self.closed:
+            return
         text = f"{self.path}: the writer was opened before fork(); the child must open the stream itself"
         self._failure = lambda: ReadOnlyError(text)
         self._appender.forked()
@@ -514,9 +519,8 @@ def _before_fork() -> None:
 
 
 def _after_fork_in_child() -> None:
-    for writer in _living():
-        writer._forked()
-    _writers.clear()
+    _writers.clear()  # `Tape` has told each of them
+    _opening.clear()
 
 
 if hasattr(os, "register_at_fork"):

@@ -211,7 +211,7 @@ BUGS = (
     ),
     Bug(
         "a reader does not see that the file is shorter", READER,
-        "if size < self._bound or self._region.faults:", "if self._region.faults:",
+        "if size < known or region.faults", "if region.faults",
         "cases --only shorter", "a reader does not see",
     ),
     Bug(
