@@ -477,8 +477,8 @@ cdef class Appender:
             self._timestamp(given, &timestamp)
             if size == 0 and timestamp == 0:
                 raise errors.zero_event(self.region.path)
-        if size > <Py_ssize_t>0xFFFFFFFF:
-            raise errors.payload_too_large(self.region.path, size)
+        if size >= SHORT_BATCH:
+            return self._append_large(data, size, NULL if given is None else &timestamp)
         while True:
             if not evtape_gate_try(&self.gate):
                 with nogil:
@@ -505,6 +505,14 @@ cdef class Appender:
         if faulted:
             self._fault()
         return ordinal
+
+    cdef int64_t _append_large(self, const uint8_t *data, Py_ssize_t size, const int64_t *stamp) except -1:
+        """One event so large that others get the GIL while it is stored."""
+        cdef Payload row
+        if size > <Py_ssize_t>0xFFFFFFFF:
+            raise errors.payload_too_large(self.region.path, size)
+        row.data, row.size = data, size
+        return self._batch(&row, NULL, 0, 1, EVTAPE_ENTRY_SIZE + size, stamp)
 
     def append(self, data, timestamp=None):
         """Append one event and return its ordinal.

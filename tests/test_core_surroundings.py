@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -431,3 +433,45 @@ def test_a_read_of_more_than_one_call_gives(tmp_path, packages, monkeypatch):
         os.truncate(path, 30_000)
         with pytest.raises(package.TruncatedError):
             tape[0]
+
+
+def test_a_large_append_lets_other_threads_run(et, tmp_path):
+    payload, turns, stop = bytes(64 << 20), [0], threading.Event()
+
+    def count():
+        while not stop.is_set():
+            turns[0] += 1
+            time.sleep(0.0001)
+
+    with et.open(tmp_path / "s.tape", "w", durability="none", capacity=70 << 20) as tape:
+        thread = threading.Thread(target=count)
+        thread.start()
+        try:
+            while turns[0] == 0:
+                time.sleep(0.001)
+            before = turns[0]
+            assert tape.append(payload, 7) == 0
+            assert turns[0] > before + 3
+        finally:
+            stop.set()
+            thread.join()
+
+
+def test_payloads_about_the_size_from_which_the_gil_is_released(et, tmp_path):
+    limit, events = 1 << 20, []
+    with et.open(tmp_path / "s.tape", "w", durability="none") as tape:
+        for size in (limit - 1, limit, limit + 1, 3 * limit + 5):
+            payload = os.urandom(size)
+            for data in (payload, bytearray(payload), memoryview(payload)):
+                assert tape.append(data, len(events)) == len(events)
+                events.append((len(events), payload))
+        before = time.time_ns()
+        ordinal = tape.append(payload)
+        assert before <= tape[ordinal].timestamp <= time.time_ns()
+        with pytest.raises(OverflowError):
+            tape.append(payload, 1 << 63)
+        assert pairs(tape)[:-1] == events
+    with pytest.raises(et.ClosedError):
+        tape.append(payload)
+    report = et.verify(tmp_path / "s.tape")
+    assert (report.state, report.events) == ("clean", len(events) + 1)
