@@ -36,6 +36,7 @@ cdef extern from "made.h":
     void evtape_not_made_by_users(object kind)
 
 cdef extern from "errno.h" nogil:
+    int ECANCELED
     int ENOTSUP
 
 cdef extern from "clock.h" nogil:
@@ -69,6 +70,7 @@ cdef extern from "gate.h" nogil:
     bint evtape_gate_try_long(evtape_gate *gate)
     void evtape_gate_leave_long(evtape_gate *gate)
     void evtape_gate_wait(evtape_gate *gate)
+    void evtape_pause(int spins)
     const bint EVTAPE_GIL
 
 cdef extern from "layout.h" nogil:
@@ -102,6 +104,7 @@ cdef extern from "prefault.h" nogil:
     int64_t evtape_ahead_ready(evtape_ahead *ahead)
     int64_t evtape_ahead_limit(evtape_ahead *ahead, int64_t end)
     void evtape_ahead_mode(evtape_ahead *ahead, int populate, int write_back)
+    void evtape_ahead_begin(evtape_ahead *ahead)
     int evtape_ahead_wait(evtape_ahead *ahead, int64_t end)
     void evtape_ahead_stop(evtape_ahead *ahead)
     void evtape_ahead_forked(evtape_ahead *ahead)
@@ -216,6 +219,8 @@ cdef class Region:
     cdef bint large  # room is made of large pages
     cdef _Mapping mapping
     cdef evtape_ahead *ahead  # makes room in the background, or NULL
+    cdef int stopping  # calls of stop_ahead that wait for a thread, which may still be at work on the file
+    cdef Appender appender  # the one that may hold on to `ahead`
     cdef object whole  # a memoryview of the mapping; every view that is handed out is a slice of it
     cdef list former  # mappings that were outgrown; other threads may still be storing through them
 
@@ -276,22 +281,9 @@ cdef class Region:
 
     def grow(self, int64_t size, /):
         """Allocate the file up to `size` bytes at least and cover them, or raise OSError and leave it as it was."""
-        self._open()
-        cdef int error
-        cdef int64_t start = self._size()
-        cdef uint8_t *base = self.mapping.base
-        cdef bint fits = size <= self.mapping.length
-        if size <= start:  # a signal handler has been here meanwhile
-            return
-        with nogil:
-            if self.ahead != NULL:
-                error = evtape_ahead_wait(self.ahead, size)
-            elif fits:
-                error = evtape_room_make(
-                    self.fd, base, start, size, EVTAPE_ROOM_LARGE if self.large else EVTAPE_ROOM_SMALL
-                )
-            else:
-                error = evtape_room_make(self.fd, NULL, start, size, EVTAPE_ROOM_ALLOCATE)
+        cdef int error = ECANCELED
+        while error == ECANCELED:  # another thread stopped the one in the background, because it forks
+            error = self._make_room(size)
         if error == ENOTSUP:
             os.ftruncate(self.fd, size)
             error = 0
@@ -299,14 +291,46 @@ cdef class Region:
             raise errors.named(OSError(error, ""), self.path, f"making room for {size} bytes")
         self.cover(max(size, self._size()))
 
+    cdef int _make_room(self, int64_t size) except -1:
+        cdef int error, populate = EVTAPE_ROOM_LARGE if self.large else EVTAPE_ROOM_SMALL
+        self._wait_stopped()
+        self._open()
+        cdef int64_t start = self._size()
+        cdef _Mapping mapping = self.mapping
+        cdef evtape_ahead *ahead
+        if size <= start:  # a signal handler has been here meanwhile
+            return 0
+        with cython.critical_section(self):
+            ahead = self.ahead
+            if ahead != NULL:
+                evtape_ahead_begin(ahead)
+        with nogil:
+            if ahead != NULL:
+                error = evtape_ahead_wait(ahead, size)
+            elif size <= mapping.length:
+                error = evtape_room_make(self.fd, mapping.base, start, size, populate)
+            else:
+                error = evtape_room_make(self.fd, NULL, start, size, EVTAPE_ROOM_ALLOCATE)
+        return error
+
+    cdef int _wait_stopped(self) except -1:
+        """A thread that is being stopped may still be at work: two never make room in one file."""
+        cdef int spins = 0
+        while self.stopping != 0:
+            with nogil:
+                evtape_pause(spins)
+            spins += 1
+        return 0
+
     def run_ahead(self, bint write_back, /):
         """Let a native thread make room ahead of WriteOffset, once the stream is large enough to pay for one.
 
         It also lets go of memory behind, and with `write_back` starts to write it to the disk. False where there is no
         such thread.
         """
-        self._open()
         cdef uint8_t *base
+        self._wait_stopped()
+        self._open()
         if self.ahead == NULL:
             base = self.mapping.base
             self.ahead = evtape_ahead_start(
@@ -318,17 +342,26 @@ cdef class Region:
         return self.ahead != NULL
 
     def stop_ahead(self):
-        """End the thread. No appender may hold on to it: see `Appender.pause`."""
-        cdef evtape_ahead *ahead = self.ahead
-        self.known = self._size()
-        self.ahead = NULL
+        """End the thread. The appender lets go of it first."""
+        cdef evtape_ahead *ahead
+        cdef Appender appender = self.appender
+        with cython.critical_section(self):
+            ahead = self.ahead
+            self.known = self._size()
+            self.ahead = NULL
+            self.stopping += 1
+        if appender is not None:  # after `ahead` is NULL, where the appender takes it from
+            appender.pause()
         with nogil:
             evtape_ahead_stop(ahead)
+        with cython.critical_section(self):
+            self.stopping -= 1
 
     def forked(self):
         """In a forked child, which has no such thread: forget it."""
         evtape_ahead_forked(self.ahead)
         self.ahead = NULL
+        self.stopping = 0
 
     @cython.critical_section
     def cover(self, int64_t size, /):
@@ -372,13 +405,14 @@ cdef class Region:
         if error != 0:
             raise errors.named(OSError(error, ""), self.path, f"flushing bytes {start} to {stop}")
 
-    @cython.critical_section
     def close(self):
         """Let go of the mapping. Views stay valid and keep it alive."""
         self.stop_ahead()
-        self.mapping = None
-        self.whole = None
-        self.former = []
+        with cython.critical_section(self):
+            self.mapping = None
+            self.whole = None
+            self.former = []
+            self.appender = None
 
 
 # -------------------------------------------------------------------------------------------- append
@@ -429,6 +463,7 @@ cdef class Appender:
         self._limit = 0
         self.by_page = region.by_page
         self.room = room
+        region.appender = self
 
     cdef int _timestamp(self, object given, int64_t *timestamp) except -1:
         if not as_int64(given, timestamp):

@@ -475,3 +475,61 @@ def test_payloads_about_the_size_from_which_the_gil_is_released(et, tmp_path):
         tape.append(payload)
     report = et.verify(tmp_path / "s.tape")
     assert (report.state, report.events) == ("clean", len(events) + 1)
+
+
+FORKED = """
+import os, sys, threading, time, warnings
+import evtape
+warnings.simplefilter("ignore", DeprecationWarning)
+path, forks, size = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+failures, appended = [], 0
+tape = evtape.open(path, "w", durability="close")
+payload = bytes(size)
+ended = threading.Event()
+
+def fork():
+    try:
+        for _ in range(forks):
+            child = os.fork()
+            if child == 0:
+                os._exit(0)
+            os.waitpid(child, 0)
+    except BaseException as error:
+        failures.append(error)
+
+def append():
+    global appended
+    try:
+        while not ended.is_set():
+            tape.append(payload)
+            appended += 1
+            if appended % 300 == 0:  # the disk is not without end
+                tape.close()
+                assert evtape.verify(path).events == 300
+                reopen()
+    except BaseException as error:
+        failures.append(error)
+
+def reopen():
+    global tape
+    tape = evtape.open(path, "w", durability="close")
+
+forkers = [threading.Thread(target=fork) for _ in range(2)]
+appender = threading.Thread(target=append)
+for thread in [appender, *forkers]:
+    thread.start()
+for thread in forkers:
+    thread.join()
+ended.set()
+appender.join()
+tape.close()
+assert not failures, failures
+report = evtape.verify(path)
+assert (report.state, report.events) == ("clean", appended % 300), report
+print("done")
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_threads_that_fork_while_another_appends(core, tmp_path):
+    assert run_python(core, FORKED, tmp_path / "s.tape", 100, 3_000_000) == "done\n"
