@@ -111,6 +111,10 @@ cdef extern from "prefault.h" nogil:
 
 cdef extern from "region.h" nogil:
     const int64_t EVTAPE_RESERVE
+    const int64_t EVTAPE_RESERVE_LESS
+    const int64_t EVTAPE_MAPPED_UNIT
+    bint evtape_space_take(int64_t length)
+    void evtape_space_give(int64_t length)
     int evtape_map(int fd, int64_t length, int writable, uint8_t **base)
     void evtape_unmap(uint8_t *base, int64_t length)
     void evtape_let_go(uint8_t *base, int64_t start, int64_t stop)
@@ -168,6 +172,7 @@ cdef class _Mapping:
     """One mapping of the file. It lives as long as the last view of it, and never moves."""
     cdef uint8_t *base
     cdef int64_t length
+    cdef int64_t reserved  # what it holds of the space that all mappings share
     cdef bint writable
     cdef evtape_guard_slot *slot
 
@@ -178,18 +183,37 @@ cdef class _Mapping:
         evtape_guard_remove(self.slot)
         if self.base != NULL:
             evtape_unmap(self.base, self.length)
+        evtape_space_give(self.reserved)
 
     cdef inline uint64_t faults(self) noexcept nogil:
         return evtape_guard_faults(self.slot)
 
 
-cdef _Mapping map_file(int fd, int64_t size, bint writable, str path):
+cdef int64_t with_reserve(int64_t size, int64_t reserve) noexcept:
+    """Bytes to map of a file that grows: twice as many each time, so that it is seldom mapped anew."""
+    cdef int64_t length = reserve
+    while length < size and length < <int64_t>1 << 46:
+        length *= 2
+    return max(size, length)
+
+
+cdef _Mapping map_file(int fd, int64_t size, bint writable, bint grows, str path):
     cdef _Mapping mapping = _Mapping.__new__(_Mapping)
-    cdef int64_t length = max(size, EVTAPE_RESERVE, 1)
+    cdef int64_t least = (max(size, 1) + EVTAPE_MAPPED_UNIT - 1) // EVTAPE_MAPPED_UNIT * EVTAPE_MAPPED_UNIT
+    cdef int64_t length = least
+    if EVTAPE_RESERVE > 0 and grows:
+        length = with_reserve(least, EVTAPE_RESERVE if writable else EVTAPE_RESERVE_LESS)
+        if writable:
+            if evtape_space_take(length):
+                mapping.reserved = length
+            else:
+                length = with_reserve(least, EVTAPE_RESERVE_LESS)
     cdef int error = evtape_map(fd, length, writable, &mapping.base)
-    if error != 0 and length > size:
+    if error != 0 and length > least:
         # No address space for the reserve (RLIMIT_AS): map what there is, and again when it grows.
-        length = max(size, 1)
+        length = least
+        evtape_space_give(mapping.reserved)
+        mapping.reserved = 0
         error = evtape_map(fd, length, writable, &mapping.base)
     if error != 0:
         mapping.base = NULL
@@ -238,7 +262,9 @@ cdef class Region:
         evtape_ahead_stop(self.ahead)
 
     cdef _map(self, int64_t size):
-        cdef _Mapping mapping = map_file(self.fd, size, self.writable, self.path)
+        # A file that is only read may well never grow.
+        cdef bint grows = self.writable or self.mapping is not None
+        cdef _Mapping mapping = map_file(self.fd, size, self.writable, grows, self.path)
         if self.mapping is not None:
             self.former.append(self.mapping)
         self.mapping = mapping

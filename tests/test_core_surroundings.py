@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import signal
 import subprocess
@@ -533,3 +534,77 @@ print("done")
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_threads_that_fork_while_another_appends(core, tmp_path):
     assert run_python(core, FORKED, tmp_path / "s.tape", 100, 3_000_000) == "done\n"
+
+
+# Many streams in one process, and what else it does beside them.
+MANY = """
+import os, resource, sys, threading
+import numpy as np
+import evtape
+folder, mode, wanted, kept = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+count = wanted if hard == resource.RLIM_INFINITY else min(wanted, (hard - 200) // kept)
+raw = open(os.path.join(folder, "0"), "rb").read()
+names = ["0"] * count
+if mode == "a":
+    names = [str(i) for i in range(count)]
+    for name in names:
+        with open(os.path.join(folder, name), "wb") as file:
+            file.write(raw)
+options = {"durability": "none"} if mode == "a" else {}
+tapes = [evtape.open(os.path.join(folder, name), mode, **options) for name in names]
+threads = [threading.Thread(target=lambda: tapes[7][0]) for _ in range(50)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+np.empty(1 << 30, np.uint8)
+for tape in tapes[::97]:
+    if mode == "a":
+        tape.append(b"more")
+    assert [event.ordinal for event in tape] == list(range(10 + (mode == "a")))
+with evtape.open(os.path.join(folder, "new"), "w") as writer:
+    writer.append(bytes(5 << 20))
+for tape in tapes:
+    tape.close()
+print("done")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="knows how many descriptors there may be")
+@pytest.mark.parametrize("mode", ["r", "a"])
+def test_thousands_of_streams_in_one_process(core, tmp_path, mode):
+    (tmp_path / "0").write_bytes(stream(sample(10)))
+    wanted, kept = (10_000, 2) if mode == "r" else (3000, 3)
+    if mode == "r" and core == "native":
+        kept = 1
+    assert run_python(core, MANY, tmp_path, mode, wanted, kept) == "done\n"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_a_reader_reserves_no_address_space_before_the_stream_grows(packages, tmp_path):
+    package = packages.get("native")
+    if package is None:
+        pytest.skip("the pure core maps nothing to read")
+
+    def mapped():
+        with open("/proc/self/maps") as lines:
+            spans = [line.split()[0].split("-") for line in lines if line.rstrip().endswith("/s.tape")]
+        return sum(int(stop, 16) - int(start, 16) for start, stop in spans)
+
+    path = tmp_path / "s.tape"
+    path.write_bytes(stream(sample(100)))
+    size = path.stat().st_size
+    with package.open(path) as tape:
+        assert len(tape) == 100
+        assert size <= mapped() < size + mmap.PAGESIZE
+        before = iter(tape)
+        with package.open(path, "a") as writer:
+            reserved = mapped()
+            for i in range(40):
+                writer.append(bytes([i]) * 1_000_000)
+                assert bytes(tape[-1].data[:2]) == bytes([i, i])
+            assert mapped() - reserved <= 1 << 30  # mapped anew once
+        assert pairs(before) == sample(100)
+        assert [len(event.data) for event in tape][100:] == [1_000_000] * 40
