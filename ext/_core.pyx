@@ -36,6 +36,7 @@ cdef extern from "made.h":
     void evtape_not_made_by_users(object kind)
 
 cdef extern from "errno.h" nogil:
+    int ECANCELED
     int ENOTSUP
 
 cdef extern from "clock.h" nogil:
@@ -69,6 +70,7 @@ cdef extern from "gate.h" nogil:
     bint evtape_gate_try_long(evtape_gate *gate)
     void evtape_gate_leave_long(evtape_gate *gate)
     void evtape_gate_wait(evtape_gate *gate)
+    void evtape_pause(int spins)
     const bint EVTAPE_GIL
 
 cdef extern from "layout.h" nogil:
@@ -102,12 +104,17 @@ cdef extern from "prefault.h" nogil:
     int64_t evtape_ahead_ready(evtape_ahead *ahead)
     int64_t evtape_ahead_limit(evtape_ahead *ahead, int64_t end)
     void evtape_ahead_mode(evtape_ahead *ahead, int populate, int write_back)
+    void evtape_ahead_begin(evtape_ahead *ahead)
     int evtape_ahead_wait(evtape_ahead *ahead, int64_t end)
     void evtape_ahead_stop(evtape_ahead *ahead)
     void evtape_ahead_forked(evtape_ahead *ahead)
 
 cdef extern from "region.h" nogil:
     const int64_t EVTAPE_RESERVE
+    const int64_t EVTAPE_RESERVE_LESS
+    const int64_t EVTAPE_MAPPED_UNIT
+    bint evtape_space_take(int64_t length)
+    void evtape_space_give(int64_t length)
     int evtape_map(int fd, int64_t length, int writable, uint8_t **base)
     void evtape_unmap(uint8_t *base, int64_t length)
     void evtape_let_go(uint8_t *base, int64_t start, int64_t stop)
@@ -165,6 +172,7 @@ cdef class _Mapping:
     """One mapping of the file. It lives as long as the last view of it, and never moves."""
     cdef uint8_t *base
     cdef int64_t length
+    cdef int64_t reserved  # what it holds of the space that all mappings share
     cdef bint writable
     cdef evtape_guard_slot *slot
 
@@ -175,18 +183,37 @@ cdef class _Mapping:
         evtape_guard_remove(self.slot)
         if self.base != NULL:
             evtape_unmap(self.base, self.length)
+        evtape_space_give(self.reserved)
 
     cdef inline uint64_t faults(self) noexcept nogil:
         return evtape_guard_faults(self.slot)
 
 
-cdef _Mapping map_file(int fd, int64_t size, bint writable, str path):
+cdef int64_t with_reserve(int64_t size, int64_t reserve) noexcept:
+    """Bytes to map of a file that grows: twice as many each time, so that it is seldom mapped anew."""
+    cdef int64_t length = reserve
+    while length < size and length < <int64_t>1 << 46:
+        length *= 2
+    return max(size, length)
+
+
+cdef _Mapping map_file(int fd, int64_t size, bint writable, bint grows, str path):
     cdef _Mapping mapping = _Mapping.__new__(_Mapping)
-    cdef int64_t length = max(size, EVTAPE_RESERVE, 1)
+    cdef int64_t least = (max(size, 1) + EVTAPE_MAPPED_UNIT - 1) // EVTAPE_MAPPED_UNIT * EVTAPE_MAPPED_UNIT
+    cdef int64_t length = least
+    if EVTAPE_RESERVE > 0 and grows:
+        length = with_reserve(least, EVTAPE_RESERVE if writable else EVTAPE_RESERVE_LESS)
+        if writable:
+            if evtape_space_take(length):
+                mapping.reserved = length
+            else:
+                length = with_reserve(least, EVTAPE_RESERVE_LESS)
     cdef int error = evtape_map(fd, length, writable, &mapping.base)
-    if error != 0 and length > size:
+    if error != 0 and length > least:
         # No address space for the reserve (RLIMIT_AS): map what there is, and again when it grows.
-        length = max(size, 1)
+        length = least
+        evtape_space_give(mapping.reserved)
+        mapping.reserved = 0
         error = evtape_map(fd, length, writable, &mapping.base)
     if error != 0:
         mapping.base = NULL
@@ -216,6 +243,8 @@ cdef class Region:
     cdef bint large  # room is made of large pages
     cdef _Mapping mapping
     cdef evtape_ahead *ahead  # makes room in the background, or NULL
+    cdef int stopping  # calls of stop_ahead that wait for a thread, which may still be at work on the file
+    cdef Appender appender  # the one that may hold on to `ahead`
     cdef object whole  # a memoryview of the mapping; every view that is handed out is a slice of it
     cdef list former  # mappings that were outgrown; other threads may still be storing through them
 
@@ -233,7 +262,9 @@ cdef class Region:
         evtape_ahead_stop(self.ahead)
 
     cdef _map(self, int64_t size):
-        cdef _Mapping mapping = map_file(self.fd, size, self.writable, self.path)
+        # A file that is only read may well never grow.
+        cdef bint grows = self.writable or self.mapping is not None
+        cdef _Mapping mapping = map_file(self.fd, size, self.writable, grows, self.path)
         if self.mapping is not None:
             self.former.append(self.mapping)
         self.mapping = mapping
@@ -276,22 +307,9 @@ cdef class Region:
 
     def grow(self, int64_t size, /):
         """Allocate the file up to `size` bytes at least and cover them, or raise OSError and leave it as it was."""
-        self._open()
-        cdef int error
-        cdef int64_t start = self._size()
-        cdef uint8_t *base = self.mapping.base
-        cdef bint fits = size <= self.mapping.length
-        if size <= start:  # a signal handler has been here meanwhile
-            return
-        with nogil:
-            if self.ahead != NULL:
-                error = evtape_ahead_wait(self.ahead, size)
-            elif fits:
-                error = evtape_room_make(
-                    self.fd, base, start, size, EVTAPE_ROOM_LARGE if self.large else EVTAPE_ROOM_SMALL
-                )
-            else:
-                error = evtape_room_make(self.fd, NULL, start, size, EVTAPE_ROOM_ALLOCATE)
+        cdef int error = ECANCELED
+        while error == ECANCELED:  # another thread stopped the one in the background, because it forks
+            error = self._make_room(size)
         if error == ENOTSUP:
             os.ftruncate(self.fd, size)
             error = 0
@@ -299,14 +317,46 @@ cdef class Region:
             raise errors.named(OSError(error, ""), self.path, f"making room for {size} bytes")
         self.cover(max(size, self._size()))
 
+    cdef int _make_room(self, int64_t size) except -1:
+        cdef int error, populate = EVTAPE_ROOM_LARGE if self.large else EVTAPE_ROOM_SMALL
+        self._wait_stopped()
+        self._open()
+        cdef int64_t start = self._size()
+        cdef _Mapping mapping = self.mapping
+        cdef evtape_ahead *ahead
+        if size <= start:  # a signal handler has been here meanwhile
+            return 0
+        with cython.critical_section(self):
+            ahead = self.ahead
+            if ahead != NULL:
+                evtape_ahead_begin(ahead)
+        with nogil:
+            if ahead != NULL:
+                error = evtape_ahead_wait(ahead, size)
+            elif size <= mapping.length:
+                error = evtape_room_make(self.fd, mapping.base, start, size, populate)
+            else:
+                error = evtape_room_make(self.fd, NULL, start, size, EVTAPE_ROOM_ALLOCATE)
+        return error
+
+    cdef int _wait_stopped(self) except -1:
+        """A thread that is being stopped may still be at work: two never make room in one file."""
+        cdef int spins = 0
+        while self.stopping != 0:
+            with nogil:
+                evtape_pause(spins)
+            spins += 1
+        return 0
+
     def run_ahead(self, bint write_back, /):
         """Let a native thread make room ahead of WriteOffset, once the stream is large enough to pay for one.
 
         It also lets go of memory behind, and with `write_back` starts to write it to the disk. False where there is no
         such thread.
         """
-        self._open()
         cdef uint8_t *base
+        self._wait_stopped()
+        self._open()
         if self.ahead == NULL:
             base = self.mapping.base
             self.ahead = evtape_ahead_start(
@@ -318,17 +368,26 @@ cdef class Region:
         return self.ahead != NULL
 
     def stop_ahead(self):
-        """End the thread. No appender may hold on to it: see `Appender.pause`."""
-        cdef evtape_ahead *ahead = self.ahead
-        self.known = self._size()
-        self.ahead = NULL
+        """End the thread. The appender lets go of it first."""
+        cdef evtape_ahead *ahead
+        cdef Appender appender = self.appender
+        with cython.critical_section(self):
+            ahead = self.ahead
+            self.known = self._size()
+            self.ahead = NULL
+            self.stopping += 1
+        if appender is not None:  # after `ahead` is NULL, where the appender takes it from
+            appender.pause()
         with nogil:
             evtape_ahead_stop(ahead)
+        with cython.critical_section(self):
+            self.stopping -= 1
 
     def forked(self):
         """In a forked child, which has no such thread: forget it."""
         evtape_ahead_forked(self.ahead)
         self.ahead = NULL
+        self.stopping = 0
 
     @cython.critical_section
     def cover(self, int64_t size, /):
@@ -372,13 +431,14 @@ cdef class Region:
         if error != 0:
             raise errors.named(OSError(error, ""), self.path, f"flushing bytes {start} to {stop}")
 
-    @cython.critical_section
     def close(self):
         """Let go of the mapping. Views stay valid and keep it alive."""
         self.stop_ahead()
-        self.mapping = None
-        self.whole = None
-        self.former = []
+        with cython.critical_section(self):
+            self.mapping = None
+            self.whole = None
+            self.former = []
+            self.appender = None
 
 
 # -------------------------------------------------------------------------------------------- append
@@ -429,6 +489,7 @@ cdef class Appender:
         self._limit = 0
         self.by_page = region.by_page
         self.room = room
+        region.appender = self
 
     cdef int _timestamp(self, object given, int64_t *timestamp) except -1:
         if not as_int64(given, timestamp):
@@ -477,8 +538,8 @@ cdef class Appender:
             self._timestamp(given, &timestamp)
             if size == 0 and timestamp == 0:
                 raise errors.zero_event(self.region.path)
-        if size > <Py_ssize_t>0xFFFFFFFF:
-            raise errors.payload_too_large(self.region.path, size)
+        if size >= SHORT_BATCH:
+            return self._append_large(data, size, NULL if given is None else &timestamp)
         while True:
             if not evtape_gate_try(&self.gate):
                 with nogil:
@@ -505,6 +566,14 @@ cdef class Appender:
         if faulted:
             self._fault()
         return ordinal
+
+    cdef int64_t _append_large(self, const uint8_t *data, Py_ssize_t size, const int64_t *stamp) except -1:
+        """One event so large that others get the GIL while it is stored."""
+        cdef Payload row
+        if size > <Py_ssize_t>0xFFFFFFFF:
+            raise errors.payload_too_large(self.region.path, size)
+        row.data, row.size = data, size
+        return self._batch(&row, NULL, 0, 1, EVTAPE_ENTRY_SIZE + size, stamp)
 
     def append(self, data, timestamp=None):
         """Append one event and return its ordinal.

@@ -72,7 +72,8 @@ static bool slot_covers(evtape_guard_slot *slot, uintptr_t address) {
 static evtape_guard_slot *slot_take(struct chunk *chunk) {
     for (int i = 0; i < SLOTS_PER_CHUNK; i++) {
         int expected = 0;
-        if (atomic_compare_exchange_strong(&chunk->slots[i].taken, &expected, 1))
+        if (atomic_load_explicit(&chunk->slots[i].taken, memory_order_relaxed) == 0 &&
+            atomic_compare_exchange_strong(&chunk->slots[i].taken, &expected, 1))
             return &chunk->slots[i];
     }
     return NULL;

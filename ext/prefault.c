@@ -388,7 +388,8 @@ struct room_ahead {
     /* Where the piece begins that each of the two makes; NOTHING while it makes none. The writer
      * and the thread work side by side, and what is ready ends where either is still at work. */
     int64_t making[2];
-    int waiters; /* callers inside wait() */
+    _Atomic(int)
+        waiters; /* calls of begin() whose wait() has not returned; lowered under the lock */
     int has_thread;
     pthread_t thread;
     int writer_cpu; /* where the writer was when the thread was started; -1: not known */
@@ -495,7 +496,7 @@ static int make_piece(struct room_ahead *a, int who, int64_t need) {
      * sleeps. */
     atomic_store_explicit(&a->shared.kick_at, ready, memory_order_relaxed);
     atomic_store_explicit(&a->shared.ready, ready, memory_order_release);
-    if (a->waiters > 0)
+    if (atomic_load(&a->waiters) > 0)
         pthread_cond_broadcast(&a->progress);
     return error;
 }
@@ -658,21 +659,25 @@ static int wait_locked(struct room_ahead *a, int64_t end) {
     return 0;
 }
 
+void evtape_ahead_begin(evtape_ahead *ahead) {
+    atomic_fetch_add(&inner(ahead)->waiters, 1);
+}
+
+/* Nothing is touched once the lock is let go: stop() may free it all then. */
 int evtape_ahead_wait(evtape_ahead *ahead, int64_t end) {
     struct room_ahead *a = inner(ahead);
-    if (end > a->reserved)
-        return EFBIG;
+    int error = EFBIG;
     pthread_mutex_lock(&a->lock);
-    a->waiters++;
-    if (!a->has_thread && end - a->first >= EVTAPE_THREAD_FROM && !atomic_load(&a->stopping))
-        thread_start(a);
-    int error = wait_locked(a, end);
-    a->waiters--;
-    if (a->waiters == 0)
-        pthread_cond_broadcast(&a->progress);
-    pthread_mutex_unlock(&a->lock);
+    if (end <= a->reserved) {
+        if (!a->has_thread && end - a->first >= EVTAPE_THREAD_FROM && !atomic_load(&a->stopping))
+            thread_start(a);
+        error = wait_locked(a, end);
+    }
     if (error == 0 && end > atomic_load_explicit(&ahead->reached, memory_order_relaxed))
         atomic_store_explicit(&ahead->reached, end, memory_order_relaxed);
+    if (atomic_fetch_sub(&a->waiters, 1) == 1)
+        pthread_cond_broadcast(&a->progress);
+    pthread_mutex_unlock(&a->lock);
     return error;
 }
 
@@ -684,7 +689,7 @@ void evtape_ahead_stop(evtape_ahead *ahead) {
     atomic_store(&a->stopping, 1);
     pthread_cond_broadcast(&a->work);
     pthread_cond_broadcast(&a->progress);
-    while (a->waiters > 0)
+    while (atomic_load(&a->waiters) > 0)
         pthread_cond_wait(&a->progress, &a->lock);
     int has_thread = a->has_thread;
     pthread_mutex_unlock(&a->lock);

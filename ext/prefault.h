@@ -10,9 +10,11 @@
  *
  *     ahead = evtape_ahead_start(fd, base, reserved, size, ready, &header->write_offset);
  *     ...
- *     if (end > limit) {                                      // the only test on the hot path
- *         limit = evtape_ahead_limit(ahead, end);             // inline, no system call when room
- * is there if (limit < end) { error = evtape_ahead_wait(ahead, end);          // without the GIL
+ *     if (end > limit) {                              // the only test on the hot path
+ *         limit = evtape_ahead_limit(ahead, end);     // no system call when room is there
+ *         if (limit < end) {
+ *             evtape_ahead_begin(ahead);
+ *             error = evtape_ahead_wait(ahead, end);  // without the GIL
  *             limit = error ? limit : evtape_ahead_limit(ahead, end);
  *         }
  *     }
@@ -71,6 +73,9 @@ static inline void evtape_ahead_mode(evtape_ahead *ahead, int populate, int writ
 static inline void evtape_ahead_kick(evtape_ahead *ahead) {
     (void)ahead;
 }
+static inline void evtape_ahead_begin(evtape_ahead *ahead) {
+    (void)ahead;
+}
 static inline int evtape_ahead_wait(evtape_ahead *ahead, int64_t end) {
     (void)ahead, (void)end;
     return ENOTSUP;
@@ -124,15 +129,19 @@ void evtape_ahead_mode(evtape_ahead *ahead, int populate, int write_back);
 /* Asks for more room ahead. No system call while the thread is at work. Safe from any thread. */
 void evtape_ahead_kick(evtape_ahead *ahead);
 
+/* Announces a wait(), so that a stop() from here on does not free what wait() uses. Call it with
+ * what keeps stop() from beginning, the GIL for one. */
+void evtape_ahead_begin(evtape_ahead *ahead);
+
 /* Blocks until ready >= end; makes the room itself when nobody else is about to. Returns 0, an
  * errno (ENOSPC, EFBIG,
- * ...; EFBIG also where end > reserved) or ECANCELED when stop() was called. Call without the GIL.
- * A failure that was met ahead of need is not reported; room is tried again here, so that a writer
- * goes on once there is some. */
+ * ...; EFBIG also where end > reserved) or ECANCELED when stop() was called. Call it once after
+ * each begin(), without the GIL. A failure that was met ahead of need is not reported; room is
+ * tried again here, so that a writer goes on once there is some. */
 int evtape_ahead_wait(evtape_ahead *ahead, int64_t end);
 
-/* Joins the thread, closes the descriptor, frees. NULL is allowed. Wakes a waiting thread with
- * ECANCELED first, but the caller must see to it that no new call begins. */
+/* Joins the thread, closes the descriptor, frees. NULL is allowed. Each wait() that was begun ends
+ * first, with ECANCELED; the caller must see to it that none begins from here on. */
 void evtape_ahead_stop(evtape_ahead *ahead);
 
 /* Instead of stop() in a forked child, where the thread does not exist and locks may be held for

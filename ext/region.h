@@ -14,6 +14,16 @@
 /* A view cannot reach past the end of the file here, so nothing is reserved and a region grows by a
  * new view. */
 #define EVTAPE_RESERVE 0
+#define EVTAPE_RESERVE_LESS 0
+#define EVTAPE_MAPPED_UNIT 1
+
+static inline int evtape_space_take(int64_t length) {
+    (void)length;
+    return 1;
+}
+static inline void evtape_space_give(int64_t length) {
+    (void)length;
+}
 
 static inline int evtape_map(int fd, int64_t length, int writable, uint8_t **base) {
     HANDLE file = (HANDLE)_get_osfhandle(fd);
@@ -47,15 +57,38 @@ static inline int evtape_flush(int fd, uint8_t *base, int64_t start, int64_t sto
 
 #else
 #include <fcntl.h>
+#include <stdatomic.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* Address space mapped beyond the end of the file, so that the file can be extended under the
- * mapping. It costs no memory; 47 bits of address space hold two thousand such regions. */
+/* Address space mapped beyond the end of a file that is written, so that the file can be extended
+ * under the mapping. It costs no memory, but 47 bits of address space are all there is: a file that
+ * is only read reserves nothing before it has grown, and all reserves together have a bound, after
+ * which less is reserved. */
 #ifndef EVTAPE_RESERVE
 #define EVTAPE_RESERVE ((int64_t)64 << 30)
 #endif
+#define EVTAPE_RESERVE_LESS                                                                        \
+    (EVTAPE_RESERVE < ((int64_t)1 << 30) ? EVTAPE_RESERVE : (int64_t)1 << 30)
+#define EVTAPE_RESERVES ((int64_t)32 << 40)
+
+/* No machine that this runs on has smaller pages. */
+#define EVTAPE_MAPPED_UNIT 4096
+
+static _Atomic(int64_t) evtape_space;
+
+/* Counts `length` bytes of mappings of files that are written; 0 where that would be too many. */
+static inline int evtape_space_take(int64_t length) {
+    if (atomic_fetch_add(&evtape_space, length) + length <= EVTAPE_RESERVES)
+        return 1;
+    atomic_fetch_sub(&evtape_space, length);
+    return 0;
+}
+
+static inline void evtape_space_give(int64_t length) {
+    atomic_fetch_sub(&evtape_space, length);
+}
 
 /* Large pages can stand in a mapping only where it begins at a multiple of their size. */
 #define EVTAPE_ALIGNMENT ((size_t)2 << 20)
@@ -64,6 +97,11 @@ static inline int evtape_map(int fd, int64_t length, int writable, uint8_t **bas
     int protection = writable ? PROT_READ | PROT_WRITE : PROT_READ;
     size_t page = (size_t)sysconf(_SC_PAGESIZE);
     size_t size = ((size_t)length + page - 1) & ~(page - 1);
+    if (!writable && size < EVTAPE_ALIGNMENT) { /* No large page can stand in it. */
+        void *small = mmap(NULL, size, protection, MAP_SHARED, fd, 0);
+        *base = small;
+        return small == MAP_FAILED ? errno : 0;
+    }
     /* Address space is taken first, wide enough to hold an aligned piece of it, and what is not
      * needed is given back. */
     uint8_t *space =

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -431,3 +434,177 @@ def test_a_read_of_more_than_one_call_gives(tmp_path, packages, monkeypatch):
         os.truncate(path, 30_000)
         with pytest.raises(package.TruncatedError):
             tape[0]
+
+
+def test_a_large_append_lets_other_threads_run(et, tmp_path):
+    payload, turns, stop = bytes(64 << 20), [0], threading.Event()
+
+    def count():
+        while not stop.is_set():
+            turns[0] += 1
+            time.sleep(0.0001)
+
+    with et.open(tmp_path / "s.tape", "w", durability="none", capacity=70 << 20) as tape:
+        thread = threading.Thread(target=count)
+        thread.start()
+        try:
+            while turns[0] == 0:
+                time.sleep(0.001)
+            before = turns[0]
+            assert tape.append(payload, 7) == 0
+            assert turns[0] > before + 3
+        finally:
+            stop.set()
+            thread.join()
+
+
+def test_payloads_about_the_size_from_which_the_gil_is_released(et, tmp_path):
+    limit, events = 1 << 20, []
+    with et.open(tmp_path / "s.tape", "w", durability="none") as tape:
+        for size in (limit - 1, limit, limit + 1, 3 * limit + 5):
+            payload = os.urandom(size)
+            for data in (payload, bytearray(payload), memoryview(payload)):
+                assert tape.append(data, len(events)) == len(events)
+                events.append((len(events), payload))
+        before = time.time_ns()
+        ordinal = tape.append(payload)
+        assert before <= tape[ordinal].timestamp <= time.time_ns()
+        with pytest.raises(OverflowError):
+            tape.append(payload, 1 << 63)
+        assert pairs(tape)[:-1] == events
+    with pytest.raises(et.ClosedError):
+        tape.append(payload)
+    report = et.verify(tmp_path / "s.tape")
+    assert (report.state, report.events) == ("clean", len(events) + 1)
+
+
+FORKED = """
+import os, sys, threading, time, warnings
+import evtape
+warnings.simplefilter("ignore", DeprecationWarning)
+path, forks, size = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+failures, appended = [], 0
+tape = evtape.open(path, "w", durability="close")
+payload = bytes(size)
+ended = threading.Event()
+
+def fork():
+    try:
+        for _ in range(forks):
+            child = os.fork()
+            if child == 0:
+                os._exit(0)
+            os.waitpid(child, 0)
+    except BaseException as error:
+        failures.append(error)
+
+def append():
+    global appended
+    try:
+        while not ended.is_set():
+            tape.append(payload)
+            appended += 1
+            if appended % 300 == 0:  # the disk is not without end
+                tape.close()
+                assert evtape.verify(path).events == 300
+                reopen()
+    except BaseException as error:
+        failures.append(error)
+
+def reopen():
+    global tape
+    tape = evtape.open(path, "w", durability="close")
+
+forkers = [threading.Thread(target=fork) for _ in range(2)]
+appender = threading.Thread(target=append)
+for thread in [appender, *forkers]:
+    thread.start()
+for thread in forkers:
+    thread.join()
+ended.set()
+appender.join()
+tape.close()
+assert not failures, failures
+report = evtape.verify(path)
+assert (report.state, report.events) == ("clean", appended % 300), report
+print("done")
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_threads_that_fork_while_another_appends(core, tmp_path):
+    assert run_python(core, FORKED, tmp_path / "s.tape", 100, 3_000_000) == "done\n"
+
+
+# Many streams in one process, and what else it does beside them.
+MANY = """
+import os, resource, sys, threading
+import numpy as np
+import evtape
+folder, mode, wanted, kept = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+count = wanted if hard == resource.RLIM_INFINITY else min(wanted, (hard - 200) // kept)
+raw = open(os.path.join(folder, "0"), "rb").read()
+names = ["0"] * count
+if mode == "a":
+    names = [str(i) for i in range(count)]
+    for name in names:
+        with open(os.path.join(folder, name), "wb") as file:
+            file.write(raw)
+options = {"durability": "none"} if mode == "a" else {}
+tapes = [evtape.open(os.path.join(folder, name), mode, **options) for name in names]
+threads = [threading.Thread(target=lambda: tapes[7][0]) for _ in range(50)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+np.empty(1 << 30, np.uint8)
+for tape in tapes[::97]:
+    if mode == "a":
+        tape.append(b"more")
+    assert [event.ordinal for event in tape] == list(range(10 + (mode == "a")))
+with evtape.open(os.path.join(folder, "new"), "w") as writer:
+    writer.append(bytes(5 << 20))
+for tape in tapes:
+    tape.close()
+print("done")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="knows how many descriptors there may be")
+@pytest.mark.parametrize("mode", ["r", "a"])
+def test_thousands_of_streams_in_one_process(core, tmp_path, mode):
+    (tmp_path / "0").write_bytes(stream(sample(10)))
+    wanted, kept = (10_000, 2) if mode == "r" else (3000, 3)
+    if mode == "r" and core == "native":
+        kept = 1
+    assert run_python(core, MANY, tmp_path, mode, wanted, kept) == "done\n"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_a_reader_reserves_no_address_space_before_the_stream_grows(packages, tmp_path):
+    package = packages.get("native")
+    if package is None:
+        pytest.skip("the pure core maps nothing to read")
+
+    def mapped():
+        with open("/proc/self/maps") as lines:
+            spans = [line.split()[0].split("-") for line in lines if line.rstrip().endswith("/s.tape")]
+        return sum(int(stop, 16) - int(start, 16) for start, stop in spans)
+
+    path = tmp_path / "s.tape"
+    path.write_bytes(stream(sample(100)))
+    size = path.stat().st_size
+    with package.open(path) as tape:
+        assert len(tape) == 100
+        assert size <= mapped() < size + mmap.PAGESIZE
+        before = iter(tape)
+        with package.open(path, "a") as writer:
+            reserved = mapped()
+            for i in range(40):
+                writer.append(bytes([i]) * 1_000_000)
+                assert bytes(tape[-1].data[:2]) == bytes([i, i])
+            assert mapped() - reserved <= 1 << 30  # mapped anew once
+        assert pairs(before) == sample(100)
+        assert [len(event.data) for event in tape][100:] == [1_000_000] * 40

@@ -32,6 +32,7 @@ _PREADV = getattr(os, "preadv", None)
 _ONE_READ = 1 << 30  # bytes that one call surely reads
 _SWAPPED = sys.byteorder == "big"
 _CHUNK = 1 << 20
+_POPULATE = 16 << 20  # bytes whose pages are brought in by one call, which holds the GIL
 _MADV_POPULATE_WRITE = 23  # Linux 5.14
 _PACK_ENTRY = ENTRY.pack_into
 _CRC32 = zlib.crc32
@@ -273,7 +274,8 @@ class Region(_Made):
             try:
                 if self.large_pages:
                     mapping.madvise(mmap.MADV_HUGEPAGE, first, stop - first)
-                mapping.madvise(_MADV_POPULATE_WRITE, first, stop - first)
+                for at in range(first, stop, _POPULATE):  # in steps, between which other threads run
+                    mapping.madvise(_MADV_POPULATE_WRITE, at, min(_POPULATE, stop - at))
             except OSError as error:
                 if error.errno == errno.EFAULT:
                     self.size = start

@@ -98,11 +98,16 @@ static void tape_close(struct tape *t) {
     unlink(t->path);
 }
 
+static int begin_and_wait(evtape_ahead *ahead, int64_t end) {
+    evtape_ahead_begin(ahead);
+    return evtape_ahead_wait(ahead, end);
+}
+
 /* The writer's slow path, as documented in prefault.h. */
 static int room(evtape_ahead *ahead, int64_t end, int64_t *limit) {
     int64_t got = evtape_ahead_limit(ahead, end);
     if (got < end) {
-        int error = evtape_ahead_wait(ahead, end);
+        int error = begin_and_wait(ahead, end);
         if (error != 0)
             return error;
         got = evtape_ahead_limit(ahead, end);
@@ -236,8 +241,8 @@ static void test_reserved_is_the_end(const char *directory) {
     int64_t position = 1024;
     CHECK(fill(&t, ahead, &position, 12 * MIB, 1024) == 0);
     CHECK(position == 12 * MIB && size_of(t.fd) == 12 * MIB);
-    CHECK(evtape_ahead_wait(ahead, 12 * MIB + 1) == EFBIG);
-    CHECK(evtape_ahead_wait(ahead, 12 * MIB) == 0);
+    CHECK(begin_and_wait(ahead, 12 * MIB + 1) == EFBIG);
+    CHECK(begin_and_wait(ahead, 12 * MIB) == 0);
     CHECK(size_of(t.fd) == 12 * MIB);
     evtape_ahead_stop(ahead);
     tape_close(&t);
@@ -271,7 +276,7 @@ static void test_full_disk(bool with_thread) {
     evtape_ahead *ahead = evtape_ahead_start(t.fd, t.base, t.reserved, 0, 4096, offset_of(&t));
     /* A wait that cannot be met is what starts the thread on so small a disk. */
     if (with_thread)
-        CHECK(evtape_ahead_wait(ahead, 16 * MIB) == ENOSPC);
+        CHECK(begin_and_wait(ahead, 16 * MIB) == ENOSPC);
     int64_t position = 1024;
     CHECK(fill(&t, ahead, &position, 16 * MIB, 1024) == ENOSPC);
     CHECK(position >= MIB + MIB / 2 && position <= 2 * MIB); /* the last free pages were used */
@@ -358,7 +363,7 @@ struct waiter {
 static void *wait_main(void *argument) {
     struct waiter *w = argument;
     for (int64_t end = MIB; end <= w->end && w->result == 0; end += MIB)
-        w->result = evtape_ahead_wait(w->ahead, end);
+        w->result = begin_and_wait(w->ahead, end);
     return NULL;
 }
 
