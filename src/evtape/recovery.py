@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import warnings
+from typing import Any
 
 from . import sidecar as sidecars
 from ._backend import core
@@ -25,8 +26,8 @@ from .walk import Problem, Progress, Report, walk
 
 
 def recover(
-    path: str | os.PathLike[str],
-    output: str | os.PathLike[str] | None = None,
+    path: str | bytes | os.PathLike[Any],
+    output: str | bytes | os.PathLike[Any] | None = None,
     dry_run: bool = False,
     progress: Progress | None = None,
     salvage: bool = False,
@@ -44,7 +45,7 @@ def recover(
     Raises ValueError for ``salvage`` without ``output``, FormatError when the file is no stream (with ``salvage``
     when no event is found in it), LockedError while a writer has it open, FileExistsError when ``output`` exists.
     """
-    name = os.fspath(path)
+    name = os.fsdecode(path)
     require_regular(name)
     if salvage and (output is None or dry_run):
         raise ValueError(f"{name}: salvage writes another stream; give output, and not dry_run")
@@ -54,11 +55,11 @@ def recover(
             with Sidecar(resolved(name), fd) as sidecar:
                 report = walk(name, fd, progress, sidecar=sidecar)
                 if salvage and (stop := _end_of_saved(fd, report)) > report.end:
-                    return write_salvaged(fd, report, stop, os.fspath(output or ""), progress)
+                    return write_salvaged(fd, report, stop, os.fsdecode(output or ""), progress)
                 report = _require_stream(fd, report, sidecar)
             if output is not None and not dry_run:
-                _copy_prefix(fd, report, os.fspath(output))
-                report = dataclasses.replace(report, output=os.fspath(output))
+                _copy_prefix(fd, report, os.fsdecode(output))
+                report = dataclasses.replace(report, output=os.fsdecode(output))
             return report
         finally:
             os.close(fd)

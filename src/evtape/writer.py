@@ -234,7 +234,7 @@ class Writer(Tape):
         OSError and poisons the writer, because the kernel reports such an error once and would call the next flush a
         success.
         """
-        with self._section:
+        with Held(), self._section:
             if self._failure is not None:
                 raise self._failure()
             position = self._flush()

@@ -225,7 +225,7 @@ def run(ctx: Context) -> None:
     orders = [(*prefix, *steps) for prefix in PREFIXES for steps in itertools.product(STEPS, repeat=3)]
     here = Path.cwd()
     for core, evtape in harness.both().items():
-        chosen = orders if ctx.full else ctx.random.sample(orders, 400)
+        chosen = orders if ctx.full else ctx.random.sample(orders, 200)
         sidecar = evtape.modules["evtape.sidecar"]
         before = sidecar.boot_id, sidecar.FROM_SIZE
         try:

@@ -33,6 +33,7 @@ class World:
         self.reader = evtape.open(path)
         self.iterator = iter(self.reader)
         self.acknowledged = 500
+        self.others = 0
 
     def append(self):
         self.tape.append(b"y" * 50)
@@ -72,10 +73,14 @@ class World:
         evtape.open(self.path).close()
 
     def other_writer(self):
-        with evtape.open(self.path + ".other", "w", durability="none") as tape:
+        self.others += 1
+        path = f"{self.path}.{self.others}"
+        with evtape.open(path, "x", durability="none") as tape:
             tape.append(b"x")
+        os.unlink(path)
 
 CALLS = [name for name in vars(World) if not name.startswith("_")]
+outers = outers or CALLS
 counts = {"done": 0, "refused": 0, "wrong": []}
 world = inner = label = None
 running = False
@@ -104,12 +109,15 @@ class Last:
     __del__ = call_inner
 
 def trace(frame, event, argument):
-    if "evtape" in frame.f_code.co_filename and inner is not None:
-        call_inner()
+    global events
+    if not running and "evtape" in frame.f_code.co_filename:
+        events += 1
+        if events % 7 == 0 and time.monotonic() < end:
+            call_inner()
     return trace
 
-number = 0
-for outer in outers or CALLS:
+number = events = end = 0
+for outer in outers:
     for inner_name in CALLS:
         label = f"{inner_name} inside {outer}"
         world = World(os.path.join(folder, f"{how}-{number}.tape"))
@@ -150,12 +158,27 @@ counts["pairs"] = number
 print(json.dumps(counts))
 """
 
+OUTERS = (
+    "append",
+    "append_many",
+    "append_long",
+    "sync",
+    "length",
+    "item",
+    "next",
+    "columns",
+    "verify",
+    "open",
+    "other_writer",
+)
+
 
 def run(ctx: Context) -> None:
-    """Every pair on both cores, a process for each way in."""
+    """Every pair on both cores, a process for each way in; a short run takes a few of the outer calls."""
     for core in harness.both():
         for how in ctx.progress(("signal", "finalizer", "trace"), f"reenter, {core}"):
-            command = [sys.executable, "-W", "ignore", "-c", CODE, how, str(ctx.work), str(ctx.scale(10, 150) / 1000)]
+            seconds, outers = (0.15, []) if ctx.full else (0.01, ctx.random.sample(OUTERS, 3))
+            command = [sys.executable, "-W", "ignore", "-c", CODE, how, str(ctx.work), str(seconds), *outers]
             done = subprocess.run(
                 command, env=os.environ | {"EVTAPE_BACKEND": core}, capture_output=True, text=True, check=False
             )
