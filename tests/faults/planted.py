@@ -41,6 +41,8 @@ SIDECAR, FILES, READER = "src/evtape/sidecar.py", "src/evtape/files.py", "src/ev
 BESIDE = "src/evtape/beside.py"
 PURE, NATIVE, GUARD = "src/evtape/_core_py.py", "ext/_core.pyx", "ext/fault_guard.c"
 
+INSIDE = "                self._inside = True\n                try:\n"
+
 # What is matched is as short as it can be, so that the sources may change around it.
 BUGS = (
     Bug(
@@ -117,6 +119,22 @@ BUGS = (
         "a descriptor may be that of a standard stream", FILES,
         "return fd if fd >= _STANDARD else _moved(fd)", "return fd",
         "descriptors", "a descriptor of a standard stream",
+    ),
+    Bug(
+        "writers are not closed at the end of their process", WRITER,
+        "atexit.register(_close_all)", "",
+        "ends", "an end costs events, or does not come",
+    ),
+    Bug(
+        "a question may be asked in the middle of the same one", READER,
+        "if self._extends:  # a signal", "if False:  # a signal",
+        "reenter --only length", "a call inside another one",
+    ),
+    Bug(
+        "a batch may be appended in the middle of an append", PURE,
+        "raise errors.busy(self._region.path)\n" + INSIDE + "                    end = self.offset + total\n",
+        "pass\n" + INSIDE + "                    end = self.offset + total\n",
+        "reenter --only append_many", "a call inside another one",
     ),
     Bug(
         "the sidecar of another generation is trusted", SIDECAR,
