@@ -245,11 +245,13 @@ def run(ctx: Context) -> None:
     copy(ctx.work / "sound")
     native(ctx.work / "sound")
     sound: dict[str, dict[str, int]] = {}
+    missing: dict[str, list[str]] = {}  # what did not run of a part
     width = max(len(bug.name) for bug in BUGS)
     print(f"  {'planted bug':<{width}}  {'caught by':<34} violation")
     for bug in ctx.progress([bug for bug in BUGS if ctx.only in bug.name], "planted"):
         if bug.part not in sound:
-            sound[bug.part] = kinds(ctx.work / "sound", bug.part)
+            sound[bug.part], why = kinds(ctx.work / "sound", bug.part)
+            missing[bug.part] = why
             for kind, count in sound[bug.part].items():
                 ctx.violation("found without any bug planted", f"{bug.part}: {kind} ({count})")
         tree = ctx.work / "bug"
@@ -262,11 +264,16 @@ def run(ctx: Context) -> None:
             source.write_text(text.replace(bug.old, bug.new))
             if bug.file.startswith("ext/"):
                 native(tree)
-            found = kinds(tree, bug.part)
+            found, _ = kinds(tree, bug.part)
             caught = [
                 f"{kind} ({found[kind]})" for kind in found if re.search(bug.kind, kind) and kind not in sound[bug.part]
             ]
-            print(f"  {bug.name:<{width}}  {bug.part:<34} {caught[0] if caught else 'NOT CAUGHT'}", flush=True)
+            verdict = caught[0] if caught else "NOT RUN" if missing[bug.part] else "NOT CAUGHT"
+            print(f"  {bug.name:<{width}}  {bug.part:<34} {verdict}", flush=True)
+            if verdict == "NOT RUN":
+                ctx.not_run(f"{bug.name}: {bug.part} could not run whole here: {'; '.join(missing[bug.part])}")
+                shutil.rmtree(tree)
+                continue
             ctx.count("planted")
             ctx.count("caught", bool(caught))
             ctx.figures[f"bug: {bug.name}"] = f"{bug.part}: {caught[0] if caught else 'not caught'}"
@@ -299,8 +306,8 @@ def native(tree: Path, more: tuple[str, ...] = (), python: Path = Path(sys.execu
     subprocess.run([compiler, *flags, *sources, "-o", str(target)], cwd=tree / "ext", check=True, capture_output=True)
 
 
-def kinds(tree: Path, part: str) -> dict[str, int]:
-    """The kinds of violations that a quick run of a part finds in a tree."""
+def kinds(tree: Path, part: str) -> tuple[dict[str, int], list[str]]:
+    """The kinds of violations that a quick run of a part finds in a tree, and what did not run of the part."""
     results = tree / "results.json"
     results.unlink(missing_ok=True)
     path = os.pathsep.join([str(tree / "src"), str(ROOT)])
@@ -308,8 +315,11 @@ def kinds(tree: Path, part: str) -> dict[str, int]:
     command = [sys.executable, "-m", "tests.faults", *part.split(), "--results", str(results)]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600, check=False)
     if not results.exists():
-        return {f"the part itself failed: {done.stderr.strip()[-200:]}": 1}
+        return {f"the part itself failed: {done.stderr.strip()[-200:]}": 1}, []
     found: dict[str, int] = {}
+    missing: list[str] = []
     for line in results.read_text().splitlines():
-        found |= json.loads(line)["kinds"]
-    return found
+        record = json.loads(line)
+        found |= record["kinds"]
+        missing += record["not_run"]
+    return found, missing
