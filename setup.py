@@ -6,12 +6,15 @@ EVTAPE_SANITIZE=LIST     also pass -fsanitize=LIST, for example `address,undefin
 """
 
 import os
+import sys
 from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-PURE = os.environ.get("EVTAPE_PURE") == "1"
+# The native core reserves address space and computes with 64-bit sizes, so a 32-bit Python runs the pure core.
+NARROW = sys.maxsize < 2**32
+PURE = os.environ.get("EVTAPE_PURE") == "1" or NARROW
 REQUIRED = "1" in (os.environ.get("EVTAPE_REQUIRE_NATIVE"), os.environ.get("CIBUILDWHEEL"))
 SANITIZE = os.environ.get("EVTAPE_SANITIZE", "")
 
@@ -54,6 +57,9 @@ class BuildExt(build_ext):
         if any(not Path(self.build_lib, self.get_ext_filename(ext.name)).exists() for ext in self.extensions):
             self.warn("evtape._core did not compile: evtape will run on its slower pure-Python core (backend 'python')")
 
+
+if NARROW and REQUIRED:
+    sys.exit("evtape: the native core needs a 64-bit Python; unset EVTAPE_REQUIRE_NATIVE to install the pure core")
 
 core = Extension(
     "evtape._core",

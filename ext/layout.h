@@ -10,6 +10,9 @@
 
 #include <stdatomic.h>
 #include <stdint.h>
+
+_Static_assert(sizeof(void *) == 8,
+               "the native core is for 64-bit processors; others run the pure core");
 #include <string.h>
 
 #if defined(__x86_64__) || defined(_M_X64)

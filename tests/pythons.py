@@ -78,7 +78,7 @@ def one(path: str, work: Path, *, faults: bool) -> tuple[str, str, bool]:
     if not faults:
         return said, "", tests.returncode == 0
     harness = subprocess.run([python, "-m", "tests.faults"], cwd=tree, capture_output=True, text=True, check=False)
-    violations = sum(map(int, re.findall(r"^  violations: (\d+)", harness.stdout, re.M)))
+    violations = sum(map(int, re.findall(r"^  violations: (\d+)", harness.stdout, re.MULTILINE)))
     missing = harness.stdout.count("not run: ")
     return said, f"{violations} violations, {missing} not run", tests.returncode == 0 and harness.returncode == 0
 

@@ -673,3 +673,54 @@ def test_a_file_whose_size_lies_is_no_stream(et):
             call(path)
         assert path in str(caught.value)
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_stream_that_was_cut_and_ends_where_it_did_is_rewound(et, tmp_path):
+    path = tmp_path / "t.tape"
+    with et.open(path, "w") as tape:
+        tape.append_many([b"%04d" % i for i in range(100)])
+    reader = et.open(path)
+    assert len(reader) == 100
+    with open(path, "r+b") as file:
+        file.truncate(os.path.getsize(path) - 1)
+    with pytest.warns(et.RecoveryWarning):
+        tape = et.open(path, "a")
+    with tape:
+        tape.append(b"new!")
+    for _ in range(2):
+        with pytest.raises(et.RewoundError):
+            len(reader)
+    reader.close()
+
+
+def test_a_child_forked_in_the_middle_of_an_iterator_does_not_wait_for_it(et, core, tmp_path):
+    code = """
+import evtape, os, signal, sys, threading, warnings
+warnings.simplefilter("ignore")
+with evtape.open(sys.argv[1], "w") as tape:
+    tape.append_many([b"x"] * 20_000)
+reader = evtape.open(sys.argv[1])
+iterator, stop = iter(reader), threading.Event()
+def work():
+    global iterator
+    while not stop.is_set():
+        if next(iterator, None) is None:
+            iterator = iter(reader)
+thread = threading.Thread(target=work)
+thread.start()
+sys.setswitchinterval(1e-5)
+for _ in range(60):
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)
+        try:
+            event = next(iterator, None)
+            good = event is None or bytes(event.data) == b"x"
+        except RuntimeError as error:
+            good = "make a new one" in str(error)
+        os._exit(0 if good and len(list(reader)) == 20_000 else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+stop.set()
+thread.join()
+"""
+    run_python(core, code, tmp_path / "t.tape")

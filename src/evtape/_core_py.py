@@ -802,6 +802,18 @@ class Event:
         return restore_event, (self._timestamp, bytes(self._data), self._ordinal, self._offset, self._checksum)
 
 
+_forks = 0  # forks between the first process and this one
+
+
+def _after_fork_in_child() -> None:
+    global _forks  # noqa: PLW0603 - a count of the process
+    _forks += 1
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
 @final
 class Events(_Made):
     """Iterates over the events from `offset` (event `ordinal`) to the byte `bound` or the ordinal `stop` (-1: none).
@@ -833,11 +845,14 @@ class Events(_Made):
         self._problem = problem
         self._lock = threading.RLock()  # as an appender's
         self._inside = False
+        self._forks = _forks
 
     def __iter__(self) -> Events:
         return self
 
     def __next__(self) -> Event:
+        if self._forks != _forks:
+            self._forked()
         with self._lock:
             if self._inside:
                 raise errors.busy(self._region.path)
@@ -850,6 +865,13 @@ class Events(_Made):
             finally:
                 self._inside = False
         raise StopIteration
+
+    def _forked(self) -> None:
+        """In a forked child: the lock is a parent's, and a thread that is not there may have been inside."""
+        if self._inside:
+            raise errors.forked_inside(self._region.path)
+        self._lock = threading.RLock()
+        self._forks = _forks
 
     def _next(self) -> Event | None:
         at, ordinal = self._offset, self._ordinal

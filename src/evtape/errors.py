@@ -136,6 +136,10 @@ def busy(path: str) -> RuntimeError:
     return RuntimeError(f"{path}: the stream is busy in this thread; a signal handler or finalizer cannot use it now")
 
 
+def forked_inside(path: str) -> RuntimeError:
+    return RuntimeError(f"{path}: the process was forked while another thread was in this iterator; make a new one")
+
+
 def truncated(path: str, size: int, needed: int) -> TruncatedError:
     return TruncatedError(
         f"{path}: the file has {size} bytes but its header publishes {needed}; see 'evtape verify' and 'evtape recover'"

@@ -317,14 +317,14 @@ class Reader(Tape):
         if size < known or region.faults or self._rewound is not None:
             raise self._lost(size, known)
         write_offset = region.load_header()[0]
-        if write_offset == known:
+        if write_offset == known and self._still(known, tail):  # a stream that was cut can end there once more
             return write_offset
         if write_offset > region.size:
             size = os.fstat(self._fd).st_size
             if write_offset > size:
                 raise errors.truncated(self.path, size, write_offset)
             region.cover(size)
-        if write_offset < known or not (self._still(known, tail) and self._still(*self._last)):
+        if write_offset <= known or not (self._still(known, tail) and self._still(*self._last)):
             self._rewound = known, write_offset
             raise self._lost(size, known)
         self._tail = write_offset, bytes(region.view(max(FIRST_OFFSET, write_offset - _TAIL), write_offset))

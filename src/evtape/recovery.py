@@ -12,6 +12,7 @@ import os
 import warnings
 from typing import Any
 
+from . import errors
 from . import sidecar as sidecars
 from ._backend import core
 from ._format import FIRST_OFFSET, HEADER
@@ -231,8 +232,11 @@ def _repair(fd: int, report: Report, sidecar: Sidecar) -> Report:
             region.flush(0, FIRST_OFFSET)
         finally:
             region.close()
-    os.ftruncate(fd, report.end)
-    os.fsync(fd)
+    try:
+        os.ftruncate(fd, report.end)
+        os.fsync(fd)
+    except OSError as error:
+        raise errors.named(error, report.path, f"cutting the file to its {report.end} bytes") from None
     mark = sidecar.load()
     if report.state == "damaged" and (mark is None or mark.offset > report.end):
         sidecar.retire()  # and not before: a second crash needs to know what the first one may have torn

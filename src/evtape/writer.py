@@ -334,7 +334,7 @@ class Writer(Tape):
         try:
             self._region.close()
             if cut:
-                _cut(fd, end, durable=self._durability != "none")
+                _cut(self.path, fd, end, durable=self._durability != "none")
         finally:
             self._fd = -1
             try:
@@ -464,16 +464,17 @@ def _round_up(value: int, step: int) -> int:
     return -(-value // step) * step
 
 
-def _cut(fd: int, end: int, durable: bool) -> None:
+def _cut(path: str, fd: int, end: int, durable: bool) -> None:
     """Shorten the file to its events, which marks it as closed cleanly."""
     try:
         os.ftruncate(fd, end)
-    except PermissionError:
-        if os.name != "nt":  # Windows refuses while a view is alive; the next open for append cuts. Not yet run.
-            raise
-        return
-    if durable:
-        os.fsync(fd)
+        if durable:
+            os.fsync(fd)
+    except OSError as error:
+        # Windows refuses while a view is alive; the next open for append cuts. Not yet run.
+        if os.name == "nt" and isinstance(error, PermissionError):
+            return
+        raise errors.named(error, path, f"cutting the file to its {end} bytes") from None
 
 
 def open_writer(path: str, mode: str, options: Options) -> Writer:
