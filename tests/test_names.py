@@ -198,3 +198,23 @@ def test_without_extended_attributes_a_sidecar_ends_with_its_boot(et, tmp_path, 
         assert sidecar.load() is None
     with et.open(path, "a") as tape:
         assert tape.append(b"more") == len(BIG)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+@FOREIGN
+def test_a_sidecar_of_another_user_is_not_trusted(et, tmp_path, monkeypatch):
+    path, side = tmp_path / "x.tape", tmp_path / "x.tape.side"
+    _boot(et, monkeypatch, 1)
+    _large(et, path)
+    os.chown(path, 1000, 1000)
+    os.chown(side, 1001, 1001)
+    record = side.read_bytes()
+    module = sys.modules["evtape.sidecar"]
+    with open(path, "rb") as file, module.Sidecar(str(path), file.fileno()) as sidecar:
+        assert sidecar.load() is None
+        os.chown(side, 1000, 1000)
+        assert sidecar.load().count == len(BIG)
+    os.chown(side, 1001, 1001)
+    with et.open(path, "a") as tape:
+        assert tape.append(b"more") == len(BIG)
+    assert side.read_bytes() == record

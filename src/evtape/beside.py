@@ -116,7 +116,7 @@ class Beside:
         except OSError:
             return None
         try:
-            data = os.read(fd, size) if stat.S_ISREG(os.fstat(fd).st_mode) else b""
+            data = os.read(fd, size) if self._is_trusted(os.fstat(fd)) else b""
         except OSError:
             data = b""
         finally:
@@ -178,6 +178,15 @@ class Beside:
         except OSError:
             return False
 
+    def _is_trusted(self, status: os.stat_result) -> bool:
+        """Whether the file is a regular one of the stream's owner or of this user.
+
+        In a directory that other users can write to, one of them could have made it.
+        """
+        if not stat.S_ISREG(status.st_mode):
+            return False
+        return os.name == "nt" or status.st_uid in (os.geteuid(), os.fstat(self._stream).st_uid)
+
     def _is_foreign(self) -> bool:
         """Whether a file that is not evtape's has the name."""
         try:
@@ -190,7 +199,7 @@ class Beside:
         if not self._told:
             self._told = True
             text = (
-                f"{self.path}: this file is not a sidecar of evtape and stays as it is; rename it. "
+                f"{self.path}: this file is not a sidecar of evtape, or is another user's, and stays as it is; rename it. "
                 f"Without a sidecar, opening {self._stream_path} after a crash reads the whole stream"
             )
             warnings.warn(SidecarWarning(text), stacklevel=2)
