@@ -1,7 +1,7 @@
 """`python -m tests.pythons [INTERPRETER ...]`: the tests and the short harness on every interpreter, a line for each.
 
-Without arguments, all interpreters are tried that are found as python3.11 to python3.15 and their free-threaded
-builds. Each gets a copy of the tree and an environment of its own, in which the native core is built.
+Without arguments, all interpreters are tried that are found as python3.11 to python3.15, their free-threaded builds,
+and those of pyenv. Each gets a copy of the tree and an environment of its own, in which the native core is built.
 """
 
 from __future__ import annotations
@@ -43,7 +43,13 @@ def main() -> int:
 
 def found(named: list[str]) -> dict[str, str]:
     """Interpreters by their version; those that do not start are left out, or named when they were asked for."""
-    names = named or [f"python3.{minor}{free}" for minor in range(11, 16) for free in ("", "t")]
+    names = named or [
+        *(f"python3.{minor}{free}" for minor in range(11, 16) for free in ("", "t")),
+        *map(
+            str,
+            sorted(Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")).glob("versions/3.1[1-9]*/bin/python3")),
+        ),
+    ]
     interpreters: dict[str, str] = {}
     for name in names:
         path = shutil.which(name)

@@ -200,7 +200,7 @@ def test_without_extended_attributes_a_sidecar_ends_with_its_boot(et, tmp_path, 
         assert tape.append(b"more") == len(BIG)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+@pytest.mark.skipif(getattr(os, "geteuid", int)() != 0 or os.name == "nt", reason="only root can give a file away")
 @FOREIGN
 def test_a_sidecar_of_another_user_is_not_trusted(et, tmp_path, monkeypatch):
     path, side = tmp_path / "x.tape", tmp_path / "x.tape.side"
