@@ -199,8 +199,8 @@ class Beside:
         if not self._told:
             self._told = True
             text = (
-                f"{self.path}: this file is not a sidecar of evtape, or is another user's, and stays as it is. Rename it: "
-                f"without a sidecar, opening {self._stream_path} after a crash reads the whole stream"
+                f"{self.path}: this file is not a sidecar of evtape, or is another user's, and stays as it is. "
+                f"Rename it: without a sidecar, opening {self._stream_path} after a crash reads the whole stream"
             )
             warnings.warn(SidecarWarning(text), stacklevel=2)
 
