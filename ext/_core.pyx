@@ -324,7 +324,7 @@ cdef class Region:
         cdef int64_t start = self._size()
         cdef _Mapping mapping = self.mapping
         cdef evtape_ahead *ahead
-        if size <= start:  # a signal handler has been here meanwhile
+        if size <= start:  # a signal handler has extended it already
             return 0
         with cython.critical_section(self):
             ahead = self.ahead

@@ -173,7 +173,7 @@ static uintptr_t last_fault(const void *context) {
 #endif
 
 /* Which fault each thread handled last, so that the address in the context of a signal that
- * somebody really sent is not taken for a fault. Threads share a place where their numbers
+ * a process really sent is not taken for a fault. Threads share a place where their numbers
  * collide. */
 #define HANDLED 1024
 

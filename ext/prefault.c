@@ -663,7 +663,7 @@ void evtape_ahead_begin(evtape_ahead *ahead) {
     atomic_fetch_add(&inner(ahead)->waiters, 1);
 }
 
-/* Nothing is touched once the lock is let go: stop() may free it all then. */
+/* After the unlock nothing is touched, because stop() may have freed it. */
 int evtape_ahead_wait(evtape_ahead *ahead, int64_t end) {
     struct room_ahead *a = inner(ahead);
     int error = EFBIG;

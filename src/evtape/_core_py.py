@@ -76,7 +76,7 @@ def _map(kind: type[mmap.mmap], fd: int, size: int) -> mmap.mmap:
     """A mapping that keeps no descriptor, or one above 2.
 
     `mmap` duplicates the descriptor to the lowest free number. Where that is a standard stream's, what is printed ends
-    up in the file, so closed ones are held meanwhile.
+    up in the file, so closed ones are held during the call.
     """
     if sys.version_info >= (3, 13) and os.name == "posix":
         return kind(fd, size, trackfd=False)
@@ -248,7 +248,7 @@ class Region(_Made):
 
     def _grow(self, size: int) -> None:
         self._open()
-        if size <= self.size:  # a signal handler has been here meanwhile
+        if size <= self.size:  # a signal handler has extended it already
             return
         before = os.fstat(self._fd).st_size
         try:

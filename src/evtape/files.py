@@ -38,8 +38,8 @@ _STANDARD = 3  # descriptors 0, 1 and 2 are where other code reads and prints
 def open_descriptor(path: str, flags: int, mode: int = 0o666, *, dir_fd: int | None = None) -> int:
     """``os.open``, with a descriptor above 2 that a child program does not inherit.
 
-    A program that was started with a standard stream closed would get its number here, and the next ``print`` of
-    anybody would go into the file.
+    A program that was started with a standard stream closed would get its number here, and the next ``print``
+    of any code would go into the file.
     """
     fd = os.open(path, flags, mode, dir_fd=dir_fd)
     return fd if fd >= _STANDARD else _moved(fd)

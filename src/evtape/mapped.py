@@ -133,7 +133,7 @@ class MappedFile:
                 if self._region is not None:
                     self._region.close()
             finally:
-                if fd >= 0:  # else another thread closed it meanwhile
+                if fd >= 0:  # else another thread has closed it
                     os.close(fd)
 
     def __enter__(self) -> Self:

@@ -365,7 +365,7 @@ class Reader(Tape):
                 if self._region is not None:
                     self._region.close()
             finally:
-                if fd >= 0:  # else another thread closed it meanwhile
+                if fd >= 0:  # else another thread has closed it
                     os.close(fd)
 
     def __del__(self) -> None:

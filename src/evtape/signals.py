@@ -14,7 +14,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any, Self
 
-# A walk may take minutes and owns nothing that is not let go by itself, so a handler need not wait for it.
+# A walk may take minutes, and its objects release what they own, so a handler need not wait for it.
 _WALKS = frozenset(f"{__package__}.{name}" for name in ("walk", "index", "search"))
 _NUMBERS = sorted(map(int, signal.valid_signals()))
 
@@ -70,7 +70,7 @@ class Held:
             restored = False
             while not restored:
                 try:
-                    if _signal.getsignal(number) == self._met:  # else somebody else installed another one
+                    if _signal.getsignal(number) == self._met:  # else other code has installed another one
                         _signal.signal(number, handler)
                     restored = True
                 except BaseException as error:  # noqa: BLE001 - raised when all are back

@@ -295,7 +295,7 @@ class Writer(Tape):
         if self.closed:
             return
         with Held(), self._section:
-            if not self.closed:  # by another thread meanwhile
+            if not self.closed:  # else another thread has closed it
                 self._finish()
         if self._ticker is not None:
             self._ticker.wait()
@@ -382,7 +382,7 @@ class Writer(Tape):
 
 
 class _Section:
-    """What must not be interrupted by itself: room, sync, close. Other threads wait, the same one is told.
+    """The section that must not interrupt itself: room, sync, close. Other threads wait; the same thread gets an error.
 
     A finalizer or a trace function can run in the middle of any of them and call the next. The lock is re-entrant
     because ``append`` with durability "full" holds it around two of them.
@@ -493,7 +493,7 @@ def open_writer(path: str, mode: str, options: Options) -> Writer:
             writer._renew_sidecar()
             if writer._ticker is not None:
                 writer._ticker.begin()
-            _require_time_left(path)  # the end may have come meanwhile
+            _require_time_left(path)  # the end may have come during the opening
         except BaseException:
             writer.close()
             raise
@@ -509,7 +509,7 @@ def _living() -> list[Writer]:
     while True:
         try:
             return list(_writers)
-        except RuntimeError:  # another thread opened one meanwhile
+        except RuntimeError:  # another thread has opened one
             continue
 
 
@@ -543,7 +543,7 @@ def _warn_unclosed(writer: Writer) -> None:
 
 
 class _Unraisable:
-    """Has the interpreter report an exception that nobody can catch."""
+    """Has the interpreter report an exception that no caller can catch."""
 
     def __init__(self, error: BaseException) -> None:
         self._error = error
@@ -553,7 +553,7 @@ class _Unraisable:
 
 
 def _close_all() -> None:
-    """Close the writers that nobody closed.
+    """Close the writers that are still open.
 
     It is registered with `atexit`: that is after the threads which the interpreter waits for have ended, since they
     may append to the last, and before daemon threads are taken away. These get ClosedError from here on.
@@ -561,7 +561,7 @@ def _close_all() -> None:
     global _ended  # noqa: PLW0603 - a process ends once
     _ended = True
     until = time.monotonic() + _LAST_ROUND
-    while _opening and time.monotonic() < until:  # a thread that has a temporary file now; it is told at its end
+    while _opening and time.monotonic() < until:  # a thread that has a temporary file now and gets an error at its end
         time.sleep(0.001)
     for writer in _living():
         for step in (_warn_unclosed, Writer.close):

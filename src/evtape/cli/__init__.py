@@ -207,7 +207,7 @@ class _Stdout(io.FileIO):
 
 
 def _name_stdout() -> None:
-    """Let errors of standard output have its name, however it is written to; not where somebody redirected it."""
+    """Let errors of standard output have its name, however it is written to; not where other code has redirected it."""
     old = sys.stdout
     if old is not sys.__stdout__ or not isinstance(old, io.TextIOWrapper):
         return
