@@ -148,8 +148,8 @@ def truncated(path: str, size: int, needed: int) -> TruncatedError:
 
 def rewound(path: str, before: int, now: int) -> RewoundError:
     return RewoundError(
-        f"{path}: the stream went back below WriteOffset {before}, which it had, and is at {now} now: "
-        "recovery has cut it or it was rewritten in place; open it again"
+        f"{path}: published bytes below WriteOffset {before} changed; WriteOffset is {now} now: "
+        "recovery cut the stream, or the file was cut or rewritten by something else; open it again"
     )
 
 
