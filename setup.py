@@ -1,4 +1,4 @@
-"""Builds evtape._core. The metadata is in pyproject.toml; only what needs to be decided at build time is here.
+"""Builds evtape.core.native. The metadata is in pyproject.toml; only what needs to be decided at build time is here.
 
 EVTAPE_PURE=1            build no extension: the package runs on the pure core.
 EVTAPE_REQUIRE_NATIVE=1  an extension that does not compile is an error (so is CIBUILDWHEEL=1). Unset, it is a warning.
@@ -55,16 +55,18 @@ class BuildExt(build_ext):
     def run(self) -> None:
         super().run()
         if any(not Path(self.build_lib, self.get_ext_filename(ext.name)).exists() for ext in self.extensions):
-            self.warn("evtape._core did not compile: evtape will run on its slower pure-Python core (backend 'python')")
+            self.warn(
+                "evtape.core.native did not compile: evtape will run on its slower pure-Python core (backend 'python')"
+            )
 
 
 if NARROW and REQUIRED:
     sys.exit("evtape: the native core needs a 64-bit Python; unset EVTAPE_REQUIRE_NATIVE to install the pure core")
 
 core = Extension(
-    "evtape._core",
-    ["ext/_core.pyx", *(p.as_posix() for p in sorted(Path("ext").glob("*.c")) if p.name != "_core.c")],
-    depends=[p.as_posix() for p in sorted(Path("ext").glob("*.h"))],
+    "evtape.core.native",
+    ["ext/native.pyx", *(p.as_posix() for p in sorted(Path("ext").glob("*.c")) if p.name != "native.c")],
+    depends=[p.as_posix() for p in sorted([*Path("ext").glob("*.h"), *Path("ext").glob("*.pxd")])],
     include_dirs=["ext"],
     optional=not REQUIRED,
 )

@@ -37,12 +37,12 @@ LINE = re.compile(r"^\s*([\d,]+) \([^)]*\)\s+\S*?:(\S+)")
 def build(folder: Path) -> None:
     """The package with its native core, for valgrind."""
     shutil.copytree(ROOT / "src" / "evtape", folder / "evtape", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
-    source, suffix = folder / "_core.c", sysconfig.get_config_var("EXT_SUFFIX")
-    subprocess.run([sys.executable, "-m", "cython", "-3", ROOT / "ext" / "_core.pyx", "-o", source], check=True)
+    source, suffix = folder / "native.c", sysconfig.get_config_var("EXT_SUFFIX")
+    subprocess.run([sys.executable, "-m", "cython", "-3", ROOT / "ext" / "native.pyx", "-o", source], check=True)
     flags = ["-O3", "-g", "-std=gnu11", "-fPIC", "-shared", "-fvisibility=hidden", "-DEVTAPE_RESERVE=0"]
     places = [f"-I{ROOT / 'ext'}", f"-I{sysconfig.get_path('include')}"]
-    parts = [ROOT / "ext" / name for name in ("crc32.c", "fault_guard.c", "prefault.c")]
-    target = folder / "evtape" / f"_core{suffix}"
+    parts = [path for path in sorted((ROOT / "ext").glob("*.c")) if path.name != "native.c"]
+    target = folder / "evtape" / "core" / f"native{suffix}"
     subprocess.run(["cc", *flags, *places, source, *parts, "-o", target, "-lpthread"], check=True)
 
 

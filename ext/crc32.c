@@ -194,7 +194,7 @@ uint32_t evtape_copy_crc32(void *dst, const void *src, size_t n) {
     return LOAD_SHARED(chosen_copy)(dst, src, n);
 }
 
-int evtape_crc32_rungs(const char *names[], int capacity) {
+int evtape_crc32_implementations(const char *names[], int capacity) {
     int count = 0;
     for (size_t i = 0; i < LADDER_SIZE; i++) {
         if (!ladder[i].available())

@@ -27,7 +27,7 @@ uint32_t evtape_copy_crc32(void *dst, const void *src, size_t n);
 
 /* Store the names of the rungs that can run here, widest first, into names[0..capacity). Return
  * how many there are, which may be more than were stored. The last one is always "portable". */
-int evtape_crc32_rungs(const char *names[], int capacity);
+int evtape_crc32_implementations(const char *names[], int capacity);
 
 /* Force a rung by name; "auto" is the widest. Return 0, or -1 (and change nothing) when there is
  * no such rung here. For tests and measurements. */

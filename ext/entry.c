@@ -7,7 +7,7 @@
 /* No machine that this runs on has smaller pages. */
 #define SMALLEST_PAGE 4096
 
-static void copy_by_page(uint8_t *to, const uint8_t *from, size_t n) {
+static void copy_split_at_pages(uint8_t *to, const uint8_t *from, size_t n) {
     while (n > 0) {
         size_t piece = SMALLEST_PAGE - (uintptr_t)to % SMALLEST_PAGE;
         if (piece > n)
@@ -18,10 +18,10 @@ static void copy_by_page(uint8_t *to, const uint8_t *from, size_t n) {
 }
 
 /* The CRC is taken of the copy, because the source may change meanwhile. */
-void evtape_write_entry_by_page(uint8_t *at, int64_t timestamp, const void *data, uint32_t size) {
+void evtape_write_entry_split(uint8_t *at, int64_t timestamp, const void *data, uint32_t size) {
     uint8_t *copy = at + EVTAPE_ENTRY_SIZE;
     uint8_t header[EVTAPE_ENTRY_SIZE];
-    copy_by_page(copy, data, size);
+    copy_split_at_pages(copy, data, size);
     evtape_store_entry(header, timestamp, size, evtape_crc32(0, copy, size));
-    copy_by_page(at, header, EVTAPE_ENTRY_SIZE);
+    copy_split_at_pages(at, header, EVTAPE_ENTRY_SIZE);
 }

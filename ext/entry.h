@@ -9,12 +9,12 @@
 #include "layout.h"
 
 /* The same bytes, stored so that no single store crosses the end of a page. */
-void evtape_write_entry_by_page(uint8_t *at, int64_t timestamp, const void *data, uint32_t size);
+void evtape_write_entry_split(uint8_t *at, int64_t timestamp, const void *data, uint32_t size);
 
 /* Memory that will be read soon. The processor fetches on by itself once it has seen where a
  * payload leads; its beginning, and with it the size of a bytes object, it has to wait for. A batch
  * of 1 KiB bytes objects that are not in the cache takes 44 ns per event with it and 58 without. */
-static inline void evtape_expect(const void *data) {
+static inline void evtape_prefetch(const void *data) {
 #if defined(__GNUC__) || defined(__clang__)
     __builtin_prefetch(data);
     __builtin_prefetch((const char *)data + 64);
@@ -23,11 +23,11 @@ static inline void evtape_expect(const void *data) {
 #endif
 }
 
-/* Nobody sees the entry before it is published. by_page: see `Region` in _core.pyx. */
+/* Nobody sees the entry before it is published. split_at_pages: see `Region` in native.pyx. */
 static inline void evtape_write_entry(uint8_t *at, int64_t timestamp, const void *data,
-                                      uint32_t size, int by_page) {
-    if (by_page)
-        evtape_write_entry_by_page(at, timestamp, data, size);
+                                      uint32_t size, int split_at_pages) {
+    if (split_at_pages)
+        evtape_write_entry_split(at, timestamp, data, size);
     else
         evtape_store_entry(at, timestamp, size,
                            evtape_copy_crc32(at + EVTAPE_ENTRY_SIZE, data, size));

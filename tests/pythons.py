@@ -35,7 +35,7 @@ def main() -> int:
     for version, path in found(options.interpreters).items():
         began = time.monotonic()
         with tempfile.TemporaryDirectory(prefix="evtape-python-") as work:
-            tests, harness, good = one(path, Path(work), faults=not options.no_faults)
+            tests, harness, good = one(version, path, Path(work), faults=not options.no_faults)
         failed += not good
         print(f"{version:<10} {tests:<44} {harness:<28} {time.monotonic() - began:.0f}", flush=True)
     return 1 if failed else 0
@@ -66,15 +66,17 @@ def found(named: list[str]) -> dict[str, str]:
     return interpreters
 
 
-def one(path: str, work: Path, *, faults: bool) -> tuple[str, str, bool]:
+def one(version: str, path: str, work: Path, *, faults: bool) -> tuple[str, str, bool]:
     """What the tests and the harness say, and whether all is good."""
     tree, python = work / "tree", str(work / "venv" / "bin" / "python")
     ignored = shutil.ignore_patterns(".git", "build", "dist", "__pycache__", "*.so", ".venv*", "*.egg-info")
     shutil.copytree(ROOT, tree, ignore=ignored)
     environment = os.environ | {"EVTAPE_REQUIRE_NATIVE": "1"}
+    # The last release without compiled code, which does not build on a free-threaded 3.13.
+    older = ["hypothesis<6.153"] if version.endswith("t") and version.startswith("3.13") else []
     for command in (
         [path, "-m", "venv", str(work / "venv")],
-        [python, "-m", "pip", "install", "-q", "-e", ".[test,faults]"],
+        [python, "-m", "pip", "install", "-q", "-e", ".[test,faults]", *older],
     ):
         done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, check=False)
         if done.returncode:

@@ -37,20 +37,13 @@ def _copy(tmp_path: Path) -> Path:
 def test_each_core_can_be_asked_for(et, core):
     done = _python(SHOW, core)
     assert (done.returncode, done.stdout.split()) == (0, [core, done.stdout.split()[1]])
-    assert done.stdout.split()[1].rpartition(".")[2] == {"native": "_core", "python": "_core_py"}[core]
+    assert done.stdout.split()[1].rpartition(".")[2] == {"native": "native", "python": "pure"}[core]
 
 
-def test_auto_takes_the_fastest_there_is(et, core, both_cores):
+def test_auto_takes_the_fastest_there_is(packages):
+    fastest = "native" if importlib.util.find_spec("evtape.core.native") else "python"
     for backend in (None, "auto"):
-        assert _python(SHOW, backend).stdout.split()[0] == both_cores[0]
-
-
-@pytest.fixture
-def both_cores():
-    from importlib.machinery import PathFinder
-
-    folders = importlib.util.find_spec("evtape").submodule_search_locations
-    return ["native", "python"] if PathFinder.find_spec("evtape._core", folders) else ["python"]
+        assert _python(SHOW, backend).stdout.split()[0] == fastest
 
 
 @pytest.mark.parametrize("value", ["", "c", "Native", "pure"])
@@ -74,7 +67,7 @@ def test_without_the_compiled_core_auto_falls_back_and_native_raises(tmp_path):
 
 def test_a_compiled_core_that_fails_to_import_is_not_hidden(tmp_path):
     path = _copy(tmp_path)
-    (path / "evtape" / "_core.py").write_text("raise ImportError('broken installation')\n")
+    (path / "evtape" / "core" / "native.py").write_text("raise ImportError('broken installation')\n")
     for backend in (None, "auto", "native"):
         done = _python(SHOW, backend, path)
         assert done.returncode == 1
@@ -97,14 +90,14 @@ print(evtape.backend)
     assert (done.returncode, done.stdout.strip()) == (0, core), done.stderr
 
 
-SURFACE = ("NAME", "crc32", "crc32_rungs", "crc32_use", "guard_enable", "guard_disable", "guard_enabled")
+SURFACE = ("NAME", "crc32", "crc32_implementations", "crc32_use", "guard_enable", "guard_disable", "guard_enabled")
 
 
 def test_both_cores_have_the_same_surface(both, tmp_path):
     (tmp_path / "t.tape").write_bytes(stream([(1, b"x")]))
     attributes = []
     for package in both:
-        core = package._backend.core
+        core = package.core.backend.core
         assert [name for name in SURFACE if not hasattr(core, name)] == []
         with open(tmp_path / "t.tape", "rb") as file:
             region = core.Region(file.fileno(), 41, "name")
@@ -112,7 +105,7 @@ def test_both_cores_have_the_same_surface(both, tmp_path):
                 region,
                 core.Scanner(region),
                 core.Event(1, b"x"),
-                core.Events(region, 24, 0, 41, -1, True, print),
+                core.Events(region, 24, 0, 41, verify_checksums=True, report_problem=print),
             ]
             attributes.append(
                 {type(thing).__name__: {n for n in dir(thing) if not n.startswith("_")} for thing in things}
@@ -129,14 +122,14 @@ def test_crc32_is_zlibs_on_every_rung(et):
     import random
     import zlib
 
-    core = et._backend.core
+    core = et.core.backend.core
     data = memoryview(random.Random(1).randbytes(1 << 17))
     places = [(start, size) for size in range(4201) for start in range(64)]
     places += [(start, size) for size in (65535, 65536, 100_000) for start in (0, 1, 7)]
     parts = [data[start : start + size] for start, size in places]
     wanted = [zlib.crc32(part) for part in parts]
     try:
-        for rung in core.crc32_rungs():
+        for rung in core.crc32_implementations():
             core.crc32_use(rung)
             assert list(map(core.crc32, parts)) == wanted
             for part, before in zip(parts[::61], wanted[7::61], strict=False):

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from importlib.util import find_spec
 
-HAS_NATIVE = find_spec("evtape._core") is not None
+HAS_NATIVE = find_spec("evtape.core.native") is not None
 
 
 def _bench(tmp_path, *words):

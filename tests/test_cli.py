@@ -24,7 +24,7 @@ pytest.importorskip("rich")
 from evtape.cli import _framing, _json, _show, _times
 from tests.helpers import NS, stream
 
-CORES = ["native", "python"] if find_spec("evtape._core") else ["python"]
+CORES = ["native", "python"] if find_spec("evtape.core.native") else ["python"]
 DATA = Path(__file__).parent / "data"
 EXPECTED: dict[str, Any] = json.loads((DATA / "expected.json").read_text())
 posix = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals, pipes or limits")

@@ -19,14 +19,14 @@ from .helpers import pairs, run_python, sample, stream
 MADE = """
 import copy, pickle, sys, tempfile
 import evtape
-from evtape._backend import core
+from evtape.core.backend import core
 path = sys.argv[1]
 tape = evtape.open(path, "w")
 tape.append_many([b"x", b"y"], [1, 2])
 event, region = tape[0], tape._region
 kinds = [core.Region, core.Appender, core.Scanner, core.Events, core.Event, type(iter(event)), type(iter(tape))]
 kinds += [type(region), type(region.view(0, 24).obj)] if core.NAME == "native" else []
-arguments = [(), (0,), (1, b"x"), (None,), (None, 0, None), (None, 24, 0, 24, -1, True, None), (region, 0, None),
+arguments = [(), (0,), (1, b"x"), (None,), (None, 0, None), (None, 24, 0, 24), (region, 0, None),
              (-1, 24, "s"), (-1, 24, None), (tape.__class__, 1, 2, 3, 4, 5, 6, 7)]
 
 def use(value):
@@ -71,7 +71,8 @@ for kind in kinds:
     else:
         assert kind.__module__ == "builtins", kind
 assert {type(value) for value in made} == {core.Event}, made
-for value in [*made, core.Scanner(region), core.Events(region, 24, 0, 24, -1, True, None), event, iter(event)]:
+events = core.Events(region, 24, 0, 24, verify_checksums=True, report_problem=None)
+for value in [*made, core.Scanner(region), events, event, iter(event)]:
     use(value)
 for kind in (type(iter(event)), core.Region, core.Appender, core.Scanner, core.Events):
     try:
@@ -84,7 +85,8 @@ new = core.Event.__new__(core.Event)
 assert (new.timestamp, new.data, new.ordinal, new.offset, new.checksum) == (0, None, 0, 0, 0)
 closed = core.Region(tape._fd, 24, "s")
 closed.close()
-for call in (lambda: core.Appender(closed, 0, None), lambda: core.Events(closed, 24, 0, 24, -1, True, None),
+for call in (lambda: core.Appender(closed, 0, None),
+             lambda: core.Events(closed, 24, 0, 24, verify_checksums=True, report_problem=None),
              lambda: core.Scanner(closed).run(24), core.Scanner(closed).skip):
     try:
         call()
@@ -175,12 +177,14 @@ def test_an_iterator_is_busy_in_its_own_callback(packages, tmp_path):
     package = packages.get("python")
     if package is None:
         pytest.skip("the native core has no lock there")
-    core = package._backend.core
+    core = package.core.backend.core
     path = tmp_path / "s.tape"
     path.write_bytes(stream([(1, b"a")]).replace(b"a", b"b"))
     with open(path, "rb") as file:
         region = core.Region(file.fileno(), path.stat().st_size, "s")
-        events = core.Events(region, 24, 0, path.stat().st_size, -1, True, lambda *_: next(events))
+        events = core.Events(
+            region, 24, 0, path.stat().st_size, verify_checksums=True, report_problem=lambda *_: next(events)
+        )
         with pytest.raises(RuntimeError, match=r"^s: the stream is busy in this thread"):
             next(events)
         assert list(events) == []
@@ -344,7 +348,7 @@ def test_a_truncated_file_under_faulthandler(core, tmp_path, order, end):
 DESCRIPTORS = """
 import fcntl, os, sys
 import evtape
-from evtape._backend import core
+from evtape.core.backend import core
 path = sys.argv[1]
 fd = os.open(path, os.O_RDWR)
 high = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 50)
@@ -363,14 +367,14 @@ def is_stream(number):
         return False
 
 for writable in (False, True):
-    region = core.Region(high, os.fstat(high).st_size, path, writable)
+    region = core.Region(high, os.fstat(high).st_size, path, writable=writable)
     if writable:
         region.grow(1 << 16)
-        region.run_ahead(False)
+        region.start_preallocator(False)
         region.grow(3 << 20)
     for number in kept():
         assert number > 2 and fcntl.fcntl(number, fcntl.F_GETFD) & fcntl.FD_CLOEXEC, number
-    events = core.Events(region, 24, 0, 24, -1, True, None)
+    events = core.Events(region, 24, 0, 24, verify_checksums=True, report_problem=None)
     region.close()
     del events, region
     assert kept() == set(), kept()
@@ -416,7 +420,7 @@ def test_a_read_of_more_than_one_call_gives(tmp_path, packages, monkeypatch):
     package = packages.get("python")
     if package is None:
         pytest.skip("the native core maps")
-    module = package._backend.core
+    module = package.core.backend.core
     monkeypatch.setattr(module, "_ONE_READ", 1000)
     calls = []
 

@@ -19,7 +19,7 @@ pytest.importorskip("rich")
 from evtape.cli import _findings, _tracer
 from evtape.cli._tracer import CALL, HEAD, NAME, RECORD, RETURN, Tracer
 
-CORES = ["native", "python"] if find_spec("evtape._core") else ["python"]
+CORES = ["native", "python"] if find_spec("evtape.core.native") else ["python"]
 
 
 def demo(core: str, *arguments: object, cwd: Path, code: int = 0) -> str:

@@ -180,7 +180,7 @@ def test_commands(page: str, core: str, tmp_path: Path, tools: Path) -> None:
     pytest.importorskip("rich", reason="the command line is an extra")
     for block in blocks(page):
         # What varies is long, and shown as the native core prints it.
-        elsewhere = block.varies and core == "python" and importlib.util.find_spec("evtape._core") is not None
+        elsewhere = block.varies and core == "python" and importlib.util.find_spec("evtape.core.native") is not None
         if block.kind == "console" and not block.missing and not elsewhere:
             run_commands(block, tmp_path, environment(core, tools))
 

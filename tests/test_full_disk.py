@@ -150,7 +150,7 @@ def test_a_file_system_that_copies_on_write_gets_the_same_bytes(et, tmp_path, mo
     """There no store may cross the end of a page, so entries are stored in pieces."""
     written = []
     for pieces in False, True:
-        monkeypatch.setattr(et.files, "copies_on_write", lambda fd, pieces=pieces: pieces)
+        monkeypatch.setattr(et.system.files, "copies_on_write", lambda fd, pieces=pieces: pieces)
         path = tmp_path / f"{pieces}.tape"
         with et.open(path, "w") as tape:
             for i in range(200):

@@ -261,16 +261,16 @@ def test_what_fails_while_a_writer_is_made_leaves_nothing_behind(et, tmp_path, m
     path = tmp_path / "t.tape"
     et.open(path, "w").close()
 
-    def fail(*_):
+    def fail(*_, **__):
         raise MemoryError
 
     before = len(os.listdir("/proc/self/fd"))
-    module = sys.modules["evtape.writer"]
+    module = sys.modules["evtape.stream.writer"]
     with monkeypatch.context() as patch:
         core = type("Core", (), {key: getattr(module.core, key) for key in dir(module.core) if key[0] != "_"})
         setattr(core, name, staticmethod(fail))
-        for place in ("writer", "opening", "reader"):
-            patch.setattr(sys.modules[f"evtape.{place}"], "core", core)
+        for place in ("writer", "create", "reader"):
+            patch.setattr(sys.modules[f"evtape.stream.{place}"], "core", core)
         with pytest.raises(MemoryError):
             et.open(path, "a")
         if name == "Region":
@@ -485,7 +485,7 @@ thread.join()
 def test_handlers_are_back_in_a_child_that_another_thread_forked(core, tmp_path):
     code = """
 import os, signal, sys, threading, warnings
-from evtape import signals
+from evtape.system import signals
 warnings.simplefilter("ignore", DeprecationWarning)
 before = signal.getsignal(signal.SIGINT)
 

@@ -78,7 +78,7 @@ def test_another_stream_with_the_name_of_the_sidecar_is_left_alone(et, tmp_path)
 
 
 def _boot(et, monkeypatch, number):
-    monkeypatch.setattr(sys.modules["evtape.sidecar"], "boot_id", lambda: b"the boot number%d" % number)
+    monkeypatch.setattr(sys.modules["evtape.recovery.watermark"], "boot_id", lambda: b"the boot number%d" % number)
 
 
 def _large(et, path, events=BIG):
@@ -191,7 +191,7 @@ def test_without_extended_attributes_a_sidecar_ends_with_its_boot(et, tmp_path, 
     _boot(et, monkeypatch, 1)
     _large(et, path)
     assert (tmp_path / "x.tape.side").exists()
-    module = sys.modules["evtape.sidecar"]
+    module = sys.modules["evtape.recovery.watermark"]
     with open(path, "rb") as file, module.Sidecar(str(path), file.fileno()) as sidecar:
         assert sidecar.load().count == len(BIG)
         _boot(et, monkeypatch, 2)
@@ -209,7 +209,7 @@ def test_a_sidecar_of_another_user_is_not_trusted(et, tmp_path, monkeypatch):
     os.chown(path, 1000, 1000)
     os.chown(side, 1001, 1001)
     record = side.read_bytes()
-    module = sys.modules["evtape.sidecar"]
+    module = sys.modules["evtape.recovery.watermark"]
     with open(path, "rb") as file, module.Sidecar(str(path), file.fileno()) as sidecar:
         assert sidecar.load() is None
         os.chown(side, 1000, 1000)

@@ -12,16 +12,18 @@ import pytest
 HERE = Path(__file__).parent
 EXT = HERE.parent / "ext"
 
+SOURCES = {"preallocator": ["preallocate", "preallocator"]}
+
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the programs need POSIX")
 
 
-@pytest.mark.parametrize("name", ["crc32", "fault_guard", "prefault"])
+@pytest.mark.parametrize("name", ["crc32", "fault_guard", "preallocator"])
 def test_the_program_passes(name, tmp_path):
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None or not (EXT / f"{name}.c").exists():
         pytest.skip("needs a C compiler and the sources in ext/")
     program = tmp_path / name
-    sources = [HERE / "native" / f"{name}_check.c", EXT / f"{name}.c"]
+    sources = [HERE / "native" / f"{name}_check.c", *(EXT / f"{source}.c" for source in SOURCES.get(name, [name]))]
     flags = ["-O2", "-std=gnu11", "-D_GNU_SOURCE", "-pthread", f"-I{EXT}"]
     zlib = ["-DWITH_ZLIB", "-lz"] if name == "crc32" else []
     built = subprocess.run(

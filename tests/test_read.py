@@ -154,7 +154,7 @@ def test_a_reader_pickles_and_copies_as_its_path(et, path):
         for again in (pickle.loads(pickle.dumps(tape)), copy.copy(tape), copy.deepcopy(tape)):
             with again:
                 assert type(again) is type(tape)
-                assert (again.path, again.verify_payloads) == (tape.path, False)
+                assert (again.path, again.verify_checksums) == (tape.path, False)
                 assert pairs(again) == EVENTS
         assert pairs(tape) == EVENTS  # closing a copy does not close this one
 

@@ -228,7 +228,7 @@ def _after_power_loss(et, monkeypatch, tmp_path, damage, synced=False):
         path.write_bytes(raw)
         copy_sidecar(live, path)
         started = tape.start_timestamp
-    monkeypatch.setattr(sys.modules["evtape.sidecar"], "boot_id", lambda: b"another boot id.")
+    monkeypatch.setattr(sys.modules["evtape.recovery.watermark"], "boot_id", lambda: b"another boot id.")
     return path, started
 
 
@@ -287,7 +287,7 @@ def test_zeros_before_what_a_power_loss_tore_are_no_events(et, tmp_path, monkeyp
     raw[512:4096] = bytes(3584)  # was durable
     raw[-1024:] = bytes(1024)  # was not
     path.write_bytes(raw)
-    monkeypatch.setattr(sys.modules["evtape.sidecar"], "boot_id", lambda: b"another boot id.")
+    monkeypatch.setattr(sys.modules["evtape.recovery.watermark"], "boot_id", lambda: b"another boot id.")
     report = et.recover(path)
     assert (report.reason, report.events, report.end) == ("zero", 1, 512)
     assert Path(report.quarantine).read_bytes() == raw[512:]

@@ -118,7 +118,7 @@ def test_it_never_works_in_place(et, tmp_path):
 
 
 def test_a_file_made_to_be_slow_gives_up_and_says_where(et, tmp_path, monkeypatch):
-    monkeypatch.setattr(sys.modules["evtape.search"], "_BUDGET_SURE", 100_000)
+    monkeypatch.setattr(sys.modules["evtape.recovery.search"], "_BUDGET_SURE", 100_000)
     looks = entry(NS, b"x" * 30)[:12] + b"bad!"  # a size that fits, with a wrong checksum
     raw = bytearray(stream([(NS, b"good")]) + b"?" * 7 + looks * 4000)
     raw[:8] = len(raw).to_bytes(8, "little")

@@ -17,7 +17,7 @@ import threading
 from typing import Literal, overload
 
 from . import errors, guard
-from ._backend import backend, core
+from .core.backend import Event, backend
 from .errors import (
     ClosedError,
     CorruptError,
@@ -31,17 +31,15 @@ from .errors import (
     TruncatedError,
 )
 from .mapped import MappedFile
-from .reader import Reader, Tape
-from .recovery import recover
-from .salvage import Salvaged
-from .signals import Held
-from .slices import Slice
-from .walk import Problem, Report, verify
-from .writer import Durability, Options, Writer, open_writer
+from .recovery.repair import recover
+from .recovery.salvage import Salvaged
+from .recovery.walk import Problem, Report, verify
+from .stream.reader import Reader, Tape
+from .stream.slices import Slice
+from .stream.writer import Durability, Options, Writer, open_writer
+from .system.signals import Held
 
 __version__ = "0.1.0"
-
-Event = core.Event
 
 __all__ = [
     "ClosedError",

@@ -9,7 +9,7 @@ import errno
 import os
 from typing import Any
 
-from ._format import SIZE_MAX, TIME_MAX, TIME_MIN
+from .core.format import SIZE_MAX, TIME_MAX, TIME_MIN
 
 
 class Error(Exception):
@@ -179,7 +179,7 @@ def corrupt(path: str, index: int, offset: int, reason: str) -> CorruptError:
     return CorruptError(text, index, offset, reason)
 
 
-def named(error: OSError, path: str, doing: str) -> OSError:
+def with_path(error: OSError, path: str, doing: str) -> OSError:
     """``error`` again, naming the file and what was being done to it. The class follows the errno."""
     number = error.errno if error.errno is not None else errno.EIO
     return OSError(number, f"{os.strerror(number)} while {doing}", path)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 
-from ._backend import core
+from .core.backend import core
 
 _wanted = os.environ.get("EVTAPE_SIGBUS_GUARD", "on") != "off"
 

@@ -7,10 +7,10 @@ import sys
 from typing import Any, Self
 
 from . import errors, guard
-from ._backend import core
+from .core.backend import core
 from .errors import ReadOnlyError
-from .files import BINARY, open_descriptor, require_regular
-from .signals import Held
+from .system.files import BINARY, open_descriptor, require_regular
+from .system.signals import Held
 
 _FLAGS = {
     "r": os.O_RDONLY,
@@ -60,7 +60,7 @@ class MappedFile:
         found = os.fstat(self._fd).st_size
         if not self.writable:
             errors.require_bytes(self.path, self._fd, found)
-        self._region = core.Region(self._fd, found, self.path, self.writable)
+        self._region = core.Region(self._fd, found, self.path, writable=self.writable)
         if size > self._region.size:
             self.grow(size)
 

@@ -105,7 +105,7 @@ def write(evtape: Any, path: Path, board: Any, events: int) -> None:
 def read(evtape: Any, path: Path, board: Any, place: int, events: int) -> None:
     """Look at what is new until all has been seen."""
     warnings.simplefilter("ignore")
-    core = evtape.modules["evtape.reader"].core
+    core = evtape.modules["evtape.stream.reader"].core
     with evtape.open(path) as tape:
         scanner = core.Scanner(tape._region)
         last = 0
@@ -113,7 +113,7 @@ def read(evtape: Any, path: Path, board: Any, place: int, events: int) -> None:
             bound = tape._refresh()
             first, start = scanner.ordinal, scanner.offset
             stamps = np.empty(TAKEN, np.int64)
-            reason = scanner.run(bound, TAKEN, True, 1, None, stamps)
+            reason = scanner.run(bound, TAKEN, verify_checksums=True, timestamps=stamps)
             count = scanner.ordinal - first
             assert reason is None, f"{reason} at event {scanner.ordinal}"
             assert scanner.offset - start == count * ENTRY
@@ -125,7 +125,7 @@ def read(evtape: Any, path: Path, board: Any, place: int, events: int) -> None:
                 assert stamps[0] >= last
                 assert (np.diff(stamps) >= 0).all()
                 last = int(stamps[-1])
-                tape._region.let_go(start, scanner.offset)
+                tape._region.drop_pages(start, scanner.offset)
             board.words[200 + place] += 1
             board.words[place] = scanner.ordinal
             if not count:

@@ -198,7 +198,7 @@ class Judges:
     def __init__(self, found: dict[str, Any]) -> None:
         self.found = found
         self.cores = harness.both()
-        self.walks = [evtape.modules["evtape.walk"].walk for evtape in self.cores.values()]
+        self.walks = [evtape.modules["evtape.recovery.walk"].walk for evtape in self.cores.values()]
         self.check = checker.Checker()
         self.fd = os.memfd_create("fuzz")
         os.ftruncate(self.fd, LIMIT)
@@ -212,8 +212,8 @@ class Judges:
         self.bulk_map = mmap.mmap(self.bulk_fd, LIMIT)
         self.bulk_address = checker.address_of(self.bulk_map)
         self.bulk_pointer = ctypes.c_void_p(self.bulk_address)
-        self.scanner = first.modules["evtape._backend"].core.Scanner
-        self.region = first.modules["evtape._backend"].core.Region(self.bulk_fd, LIMIT, "bulk")
+        self.scanner = first.modules["evtape.core.backend"].core.Scanner
+        self.region = first.modules["evtape.core.backend"].core.Region(self.bulk_fd, LIMIT, "bulk")
         self.scan = checker.Scan()
         self.poison = Poison(self.region) if "EVTAPE_POISON" in os.environ else None
 
@@ -240,7 +240,7 @@ class Judges:
                 found = scanner(self.region)
                 if self.poison is not None:
                     self.poison.above(run.bound)
-                reason = found.run(run.bound, -1, True)
+                reason = found.run(run.bound, verify_checksums=True)
                 if (found.ordinal, found.offset, found.zero_ordinal, checker.REASONS.index(reason)) != (
                     run.ordinal, run.offset, run.zero, run.reason
                 ):  # fmt: skip

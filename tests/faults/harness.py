@@ -143,7 +143,6 @@ def _memory() -> str | None:
 # -------------------------------------------------------------------------------------------- cores
 
 _loaded: dict[str, ModuleType] = {}
-MODULES = ("walk", "recovery", "opening", "writer", "reader", "index", "errors", "_backend", "sidecar", "guard")
 
 
 def load(core: str) -> ModuleType:
@@ -163,9 +162,6 @@ def load(core: str) -> ModuleType:
     os.environ["EVTAPE_BACKEND"] = core
     try:
         package = importlib.import_module("evtape")
-        for name in MODULES:
-            importlib.import_module(f"evtape.{name}")
-        # `walk` is a function of the package as well as a module: modules are reached through this table only.
         package.modules = {n: m for n, m in sys.modules.items() if n.partition(".")[0] == "evtape"}  # type: ignore[attr-defined]
     finally:
         if kept:
@@ -185,7 +181,7 @@ def both() -> dict[str, ModuleType]:
     if spec is None or spec.origin is None:
         raise NotRun("evtape cannot be imported")
     suffixes = importlib.machinery.EXTENSION_SUFFIXES
-    built = any(Path(spec.origin).with_name(f"_core{suffix}").exists() for suffix in suffixes)
+    built = any(Path(spec.origin).with_name("core").joinpath(f"native{suffix}").exists() for suffix in suffixes)
     wanted = os.environ.get(CORES_WANTED, " ".join(CORES)).split()
     return {core: load(core) for core in (CORES if built else CORES[1:]) if core in wanted}
 
@@ -193,7 +189,7 @@ def both() -> dict[str, ModuleType]:
 @contextlib.contextmanager
 def another_boot(package: ModuleType) -> Iterator[None]:
     """Have the package believe that the machine was started anew, as it is after a power loss."""
-    sidecar = package.modules["evtape.sidecar"]
+    sidecar = package.modules["evtape.recovery.watermark"]
     real = sidecar.boot_id
     sidecar.boot_id = lambda: b"another boot id."
     try:

@@ -35,7 +35,7 @@ class World:
 
     def __init__(self, evtape: Any, folder: Path) -> None:
         self.evtape = evtape
-        self.sidecar = evtape.modules["evtape.sidecar"]
+        self.sidecar = evtape.modules["evtape.recovery.watermark"]
         self.folders = folder / "one", folder / "two"
         for place in self.folders:
             place.mkdir(parents=True)
@@ -226,7 +226,7 @@ def run(ctx: Context) -> None:
     here = Path.cwd()
     for core, evtape in harness.both().items():
         chosen = orders if ctx.full else ctx.random.sample(orders, 200)
-        sidecar = evtape.modules["evtape.sidecar"]
+        sidecar = evtape.modules["evtape.recovery.watermark"]
         before = sidecar.boot_id, sidecar.FROM_SIZE
         try:
             sidecar.FROM_SIZE = 0

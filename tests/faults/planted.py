@@ -36,10 +36,10 @@ class Bug:
     kind: str  #: the violation it must find, a regular expression
 
 
-WRITER, RECOVERY, WALK = "src/evtape/writer.py", "src/evtape/recovery.py", "src/evtape/walk.py"
-SIDECAR, FILES, READER = "src/evtape/sidecar.py", "src/evtape/files.py", "src/evtape/reader.py"
-BESIDE = "src/evtape/beside.py"
-PURE, NATIVE, GUARD = "src/evtape/_core_py.py", "ext/_core.pyx", "ext/fault_guard.c"
+WRITER, RECOVERY, WALK = "src/evtape/stream/writer.py", "src/evtape/recovery/repair.py", "src/evtape/recovery/walk.py"
+SIDECAR, FILES, READER = "src/evtape/recovery/watermark.py", "src/evtape/system/files.py", "src/evtape/stream/reader.py"
+BESIDE = "src/evtape/system/sidecar.py"
+PURE, NATIVE, GUARD = "src/evtape/core/pure.py", "ext/native.pyx", "ext/fault_guard.c"
 
 INSIDE = "                self._inside = True\n                try:\n"
 
@@ -158,7 +158,7 @@ BUGS = (
     ),
     Bug(
         "checksums are not compared", WALK,
-        "pass_of(scanner, _PASS), self.check)", "pass_of(scanner, _PASS), False)",
+        "_PASS), verify_checksums=self.verify_checksums", "_PASS), verify_checksums=False",
         "bits", "verdicts differ",
     ),
     Bug(
@@ -194,17 +194,17 @@ BUGS = (
     ),
     Bug(
         "no flush of the folder of a new file", FILES,
-        "sync_folder(self._folder)", "pass",
+        "sync_directory(self._folder)", "pass",
         "power --only kilobyte", "quarantine was not durable",
     ),
     Bug(
-        "the lock does not exclude", "src/evtape/lock.py",
+        "the lock does not exclude", "src/evtape/system/lock.py",
         "fcntl.LOCK_EX | fcntl.LOCK_NB", "fcntl.LOCK_SH | fcntl.LOCK_NB",
         "kill --only owners", "a second writer",
     ),
     Bug(
-        "a forked child may write", WRITER,
-        "        writer._forked()\n", "        pass\n",
+        "a forked child may write", READER,
+        "        tape._forked()\n", "        pass\n",
         "kill --only owners", "a forked child",
     ),
     Bug(
@@ -234,7 +234,7 @@ BUGS = (
     ),
     Bug(
         "after a power loss checksums are not compared", RECOVERY,
-        "check=not same_boot", "check=False",
+        "verify_checksums=not same_boot", "verify_checksums=False",
         "power --only kilobyte", r"open\('a'\)|not clean|without a warning",
     ),
 )  # fmt: skip
@@ -287,19 +287,19 @@ def copy(tree: Path) -> None:
     ignored = shutil.ignore_patterns("__pycache__", "*.so", "*.tape")
     shutil.copytree(Path(harness.source_folder()) / "evtape", tree / "src" / "evtape", ignore=ignored)
     ext = Path(harness.source_folder()).parent / "ext"
-    shutil.copytree(ext if ext.exists() else ROOT / "ext", tree / "ext", ignore=shutil.ignore_patterns("_core.c"))
+    shutil.copytree(ext if ext.exists() else ROOT / "ext", tree / "ext", ignore=shutil.ignore_patterns("native.c"))
 
 
 def native(tree: Path, more: tuple[str, ...] = (), python: Path = Path(sys.executable)) -> None:
     """Build the native core in place, with more flags, for another interpreter."""
     compiler = shutil.which("gcc") or shutil.which("cc")
-    cython = [python, "-m", "cython", "-3", "_core.pyx", "-o", "_core.c"]
+    cython = [python, "-m", "cython", "-3", "native.pyx", "-o", "native.c"]
     if compiler is None or subprocess.run(cython, cwd=tree / "ext", capture_output=True, check=False).returncode:
         raise harness.NotRun("no C compiler, or no Cython")
     asked = "import sysconfig; print(sysconfig.get_config_var('EXT_SUFFIX'), sysconfig.get_path('include'))"
     told = subprocess.run([python, "-c", asked], capture_output=True, text=True, check=True)
     suffix, include = told.stdout.split()
-    target = tree / "src" / "evtape" / f"_core{suffix}"
+    target = tree / "src" / "evtape" / "core" / f"native{suffix}"
     target.unlink(missing_ok=True)
     sources = [path.name for path in sorted((tree / "ext").glob("*.c"))]
     flags = ["-O1", "-std=gnu11", "-fPIC", "-shared", "-I.", f"-I{include}", *more, "-lpthread"]

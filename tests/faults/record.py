@@ -107,7 +107,7 @@ class Recorder:
 
 
 class Core:
-    """Stands in for a core in `writer.py` and `recovery.py`, and tells the recorder."""
+    """Stands in for a core for the modules that use one, and tells the recorder."""
 
     def __init__(self, core: Any, recorder: Recorder) -> None:
         self._core, self._recorder = core, recorder
@@ -115,10 +115,10 @@ class Core:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._core, name)
 
-    def Region(self, fd: int, size: int, path: str, *more: Any) -> Any:
+    def Region(self, fd: int, size: int, path: str, **more: Any) -> Any:
         """A region that tells, if it is one of the file that is watched and can be written."""
-        region = self._core.Region(fd, size, path, *more)
-        return Region(region, self._recorder) if more and path == self._recorder.path else region
+        region = self._core.Region(fd, size, path, **more)
+        return Region(region, self._recorder) if more.get("writable") and path == self._recorder.path else region
 
     def Appender(self, region: Any, *more: Any) -> Any:
         """The core's own, on the core's own region."""
@@ -128,9 +128,9 @@ class Core:
         """The core's own."""
         return self._core.Scanner(getattr(region, "_real", region), *more)
 
-    def Events(self, region: Any, *more: Any) -> Any:
+    def Events(self, region: Any, *more: Any, **named: Any) -> Any:
         """The core's own."""
-        return self._core.Events(getattr(region, "_real", region), *more)
+        return self._core.Events(getattr(region, "_real", region), *more, **named)
 
 
 class Region:
@@ -161,7 +161,7 @@ class Region:
 @contextlib.contextmanager
 def recording(package: Any, recorder: Recorder) -> Iterator[Recorder]:
     """Everything the package does to the recorder's file inside the block is recorded."""
-    modules = [m for n, m in package.modules.items() if n in WATCHED and hasattr(m, "core")]
+    modules = [m for n, m in package.modules.items() if n.startswith(WATCHED) and hasattr(m, "core")]
     real = modules[0].core
     shim = Core(real, recorder)
     before = {name: getattr(os, name) for name in CALLS}
@@ -183,7 +183,7 @@ def recording(package: Any, recorder: Recorder) -> Iterator[Recorder]:
             real.Appender._publish = publish
 
 
-WATCHED = tuple(f"evtape.{name}" for name in ("opening", "writer", "recovery", "reader", "index", "walk", "slices"))
+WATCHED = ("evtape.stream.", "evtape.recovery.")  # the modules that use a core
 CALLS = ("fsync", "fdatasync", "ftruncate", "link", "replace", "rename")
 
 

@@ -62,7 +62,7 @@ class Arena:
         os.ftruncate(self.fd, REACH)
         self.map = mmap.mmap(self.fd, REACH)
         self.address = checker.address_of(self.map)
-        self.walk = next(iter(cores.values())).modules["evtape.walk"].walk
+        self.walk = next(iter(cores.values())).modules["evtape.recovery.walk"].walk
         self.seen = 0
 
     def base(self, image: bytes, size: int) -> None:

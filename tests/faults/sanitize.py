@@ -44,7 +44,7 @@ TESTS = ("append", "batch", "read", "rows", "slices", "recovery", "salvage", "ve
 # In a copy: what the sanitizers have to report.
 HOLES = {
     "a load behind the end of a file": (
-        "ext/_core.pyx",
+        "ext/native.pyx",
         "entry.size > bound - at - EVTAPE_ENTRY_SIZE:",
         "entry.size > bound - at - EVTAPE_ENTRY_SIZE + 1:",
         "AddressSanitizer",
@@ -159,7 +159,7 @@ class Under:
 def summary(report: str) -> str:
     """The first line that says what it is, and the frames of our core."""
     what = re.findall(r"(?:ERROR: AddressSanitizer: .*|.*runtime error: .*)", report)[:1]
-    return " / ".join([*(what or [report[:200]]), *re.findall(r"in (\S+) \S*_core", report)[:4]])
+    return " / ".join([*(what or [report[:200]]), *re.findall(r"in (\S+) \S*native\.", report)[:4]])
 
 
 def edges() -> Iterator[bytes]:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 # The reserve is mapped at once, and the sanitizer keeps a shadow of it.
 FLAGS = ("-fsanitize=thread", "-g", "-DEVTAPE_RESERVE=(1<<30)")
 # A thread that leaves while another one is inside: the gate is what this plants a hole into.
-HOLE = ("return atomic_exchange_explicit(&gate->closed, 1, memory_order_acquire) == 0;", "return 1;")
+HOLE = ("return atomic_exchange_explicit(&lock->closed, 1, memory_order_acquire) == 0;", "return 1;")
 FREE_THREADED = "EVTAPE_FREE_THREADED"
 
 
@@ -41,7 +41,7 @@ def run(ctx: Context) -> None:
         seen = reports(ctx, tree, library, python, label, ctx.scale(4.0, 90.0))
         for text in seen:
             ctx.violation("a data race", f"{label}: {text}")
-        gate = tree / "ext" / "gate.h"
+        gate = tree / "ext" / "spinlock.h"
         gate.write_text(gate.read_text().replace(*HOLE))
         planted.native(tree, FLAGS, python)
         found = len(reports(ctx, tree, library, python, f"{label}, gate left open", 4.0, planted=True))
@@ -75,8 +75,8 @@ def reports(
     text = "".join(path.read_text(errors="replace") for path in folder.glob("log*"))
     found = [part for part in text.split("==================") if "WARNING: ThreadSanitizer" in part]
     if not planted:
-        ctx.count(f"reports of the interpreter alone, {label}", sum("_core." not in part for part in found))
-    return [summary(part) for part in found if "_core." in part]
+        ctx.count(f"reports of the interpreter alone, {label}", sum("native." not in part for part in found))
+    return [summary(part) for part in found if "native." in part]
 
 
 def summary(report: str) -> str:

@@ -230,7 +230,7 @@ static void check_choice(void) {
     expect(strcmp(rung, rungs[0]) == 0, "the widest is the default", 0, 0);
     expect(evtape_crc32_use("no such rung") == -1, "unknown rung", 0, 0);
     expect(evtape_crc32_rung() == rung, "unknown rung changes nothing", 0, 0);
-    expect(evtape_crc32_rungs(names, 1) == rung_count && names[0] == rungs[0], "capacity", 0, 0);
+    expect(evtape_crc32_implementations(names, 1) == rung_count && names[0] == rungs[0], "capacity", 0, 0);
     expect(strcmp(rungs[rung_count - 1], "portable") == 0, "the last is portable", 0, 0);
     for (int i = 0; i < rung_count; i++) {
         expect(evtape_crc32_use(rungs[i]) == 0, rungs[i], 0, 0);
@@ -446,7 +446,7 @@ static int bench(void) {
 }
 
 int main(int argc, char **argv) {
-    rung_count = evtape_crc32_rungs(rungs, MOST_RUNGS);
+    rung_count = evtape_crc32_implementations(rungs, MOST_RUNGS);
     if (argc > 1 && strcmp(argv[1], "--bench") == 0)
         return bench();
     return check();

@@ -6,7 +6,7 @@ import struct
 from collections.abc import Callable
 from typing import Protocol
 
-from evtape._format import SIZE_MAX
+from evtape.core.format import SIZE_MAX
 
 from . import InputError
 

@@ -10,7 +10,7 @@ import base64
 import json
 
 import evtape
-from evtape._format import TIME_MAX, TIME_MIN
+from evtape.core.format import TIME_MAX, TIME_MIN
 
 from ._times import iso, parse
 

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import BinaryIO
 
 import evtape
-from evtape._format import ENTRY, ENTRY_SIZE, HEADER_SIZE
+from evtape.core.format import ENTRY, ENTRY_SIZE, HEADER_SIZE
 
 _REPEATS = 7  # of which the median counts
 _PRODUCERS = 4

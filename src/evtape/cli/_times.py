@@ -8,7 +8,7 @@ import re
 
 import click
 
-from evtape._format import TIME_MAX, TIME_MIN
+from evtape.core.format import TIME_MAX, TIME_MIN
 
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _SECOND = dt.timedelta(seconds=1)

@@ -73,4 +73,4 @@ def _rate(method: str, core: str, work: str, messages: int, size: int) -> float 
 def _has_native() -> bool:
     from importlib.util import find_spec
 
-    return evtape.backend == "native" or find_spec("evtape._core") is not None
+    return evtape.backend == "native" or find_spec("evtape.core.native") is not None

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 import evtape
-from evtape._format import ENTRY_SIZE, FIRST_OFFSET, HEADER, HEADER_SIZE
+from evtape.core.format import ENTRY_SIZE, FIRST_OFFSET, HEADER, HEADER_SIZE
 
 from . import DAMAGED, GOOD, _show, need_stdout, open_to_read, visible
 from ._times import iso

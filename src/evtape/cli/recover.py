@@ -7,7 +7,7 @@ import json
 import click
 
 import evtape
-from evtape.salvage import Salvaged, marks_of
+from evtape.recovery.salvage import Salvaged, marks_of
 
 from . import DAMAGED, GOOD, visible
 from ._show import progress

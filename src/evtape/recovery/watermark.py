@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Final, Self
 
-from . import beside, errors
-from ._backend import core
-from ._format import ENTRY_SIZE, FIRST_OFFSET, TIME_MAX, TIME_MIN
-from .beside import NO_GENERATION, Beside
+from .. import errors
+from ..core.backend import core
+from ..core.format import ENTRY_SIZE, FIRST_OFFSET, TIME_MAX, TIME_MIN
+from ..system import sidecar as beside
+from ..system.sidecar import NO_GENERATION, Beside
 
 FROM_SIZE: Final = 16 << 20  # bytes of a stream from which on it keeps its sidecar when it is closed
 
@@ -154,7 +155,7 @@ class Sidecar:
             beside.renew_generation(self._stream)
             os.fsync(self._stream)
         except OSError as error:
-            raise errors.named(error, self._path, "making its older sidecars invalid") from None
+            raise errors.with_path(error, self._path, "making its older sidecars invalid") from None
 
     def discard(self) -> None:
         """Remove the sidecar, if it is this stream's."""

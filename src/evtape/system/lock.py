@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 
-from .errors import LockedError
+from ..errors import LockedError
 from .files import WRITE, open_descriptor, require_regular
 
 # A byte far beyond any stream, because a lock is mandatory on Windows and must not hide data from readers. Not run yet.

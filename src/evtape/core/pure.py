@@ -1,4 +1,4 @@
-"""The pure core: the same as `ext/_core.pyx` with struct, mmap, zlib and memoryview. Any change lands in both.
+"""The pure core: the same as `ext/native.pyx` with struct, mmap, zlib and memoryview. Any change lands in both.
 
 A region that is only read is read by `pread`, never through a mapping: without C nothing can turn the SIGBUS of a
 truncated file into an exception. A region that is written is mapped, and outgrown mappings live on while views of
@@ -21,9 +21,9 @@ from typing import Any, Final, final
 
 import numpy as np
 
-from . import errors
-from ._format import ENTRY, ENTRY_SIZE, HEADER, HEADER_SIZE, SIZE_MAX, TIME_MAX, TIME_MIN, bounded
-from ._time import nanoseconds
+from .. import errors
+from .format import ENTRY, ENTRY_SIZE, HEADER, HEADER_SIZE, SIZE_MAX, TIME_MAX, TIME_MIN, bounded
+from .times import nanoseconds
 
 NAME: Final = "python"
 
@@ -45,7 +45,7 @@ def crc32(data: Any, value: int = 0, /) -> int:
     return zlib.crc32(data, value)
 
 
-def crc32_rungs() -> tuple[str, ...]:
+def crc32_implementations() -> tuple[str, ...]:
     """The implementations this processor can run, widest first."""
     return ("zlib",)
 
@@ -53,14 +53,14 @@ def crc32_rungs() -> tuple[str, ...]:
 def crc32_use(rung: str, /) -> None:
     """Force one implementation, or "auto". For tests."""
     if rung not in ("auto", "zlib"):
-        raise ValueError(f"CRC-32 implementation {rung!r} cannot run here; there are {crc32_rungs()}")
+        raise ValueError(f"CRC-32 implementation {rung!r} cannot run here; there are {crc32_implementations()}")
 
 
 # -------------------------------------------------------------------------------------------- region
 
 
-class _ByPage(mmap.mmap):
-    """A mapping into which no single store crosses the end of a page: see `by_page` of a region."""
+class _SplitAtPages(mmap.mmap):
+    """A mapping into which no single store crosses the end of a page: see `split_at_pages` of a region."""
 
     def __setitem__(self, where: Any, data: Any) -> None:
         view = memoryview(data)
@@ -144,7 +144,7 @@ class _Copied:
                 while found and len(found) < count and (more := self._read_at(start + len(found), count - len(found))):
                     found += more
         except OSError as error:
-            raise errors.named(error, self._path, f"reading {count} bytes at {start}") from None
+            raise errors.with_path(error, self._path, f"reading {count} bytes at {start}") from None
         if len(found) < count:
             raise errors.faulted(self._path)
         return found
@@ -195,17 +195,17 @@ class _Made:
 class Region(_Made):
     """A file mapped into memory. `size` bytes of it may be touched; the file is extended under the mapping.
 
-    `by_page`: no single store into an entry crosses the end of a page. A file system that copies on write and is full
+    `split_at_pages`: no single store into an entry crosses the end of a page. A full file system that copies on write
     may have to write one page back before it lets the next be stored to; a store to both would be tried for ever.
     """
 
-    def __init__(self, fd: int, size: int, path: str, writable: bool = False, by_page: bool = False) -> None:
+    def __init__(self, fd: int, size: int, path: str, *, writable: bool = False, split_at_pages: bool = False) -> None:
         self._fd = fd
         self.path = path
         self._writable = writable
-        self._kind = _ByPage if by_page else mmap.mmap
+        self._kind = _SplitAtPages if split_at_pages else mmap.mmap
         self._closed = False
-        self.large_pages = True  # whether room is made of large pages; the native core's to use
+        self.huge_pages = True  # whether room is made of large pages; the native core's to use
         self._growth = threading.RLock()
         self._growing = False
         self.size = 0
@@ -213,7 +213,7 @@ class Region(_Made):
         self._whole: memoryview = memoryview(b"")
         self._header: Any = None  # the words (WriteOffset, EventCount), each loaded and stored as a whole
         self._source: Any = _Mapped(self._whole) if writable else _Copied(fd, path)
-        self.cover(size)
+        self.extend(size)
 
     def _open(self) -> None:
         if self._closed:
@@ -254,12 +254,12 @@ class Region(_Made):
         try:
             if size > before:
                 _allocate(self._fd, before, size)
-            self.cover(size)
+            self.extend(size)
             self._populate(min(before, size), size)
         except OSError as error:
             if not self._closed:
                 os.ftruncate(self._fd, before)
-            raise errors.named(error, self.path, f"making room for {size} bytes") from None
+            raise errors.with_path(error, self.path, f"making room for {size} bytes") from None
 
     def _populate(self, start: int, stop: int) -> None:
         """Bring the new pages in now, so that no append waits for one.
@@ -272,7 +272,7 @@ class Region(_Made):
             mapping = self._mapping
             self._open()
             try:
-                if self.large_pages:
+                if self.huge_pages:
                     mapping.madvise(mmap.MADV_HUGEPAGE, first, stop - first)
                 for at in range(first, stop, _POPULATE):  # in steps, between which other threads run
                     mapping.madvise(_MADV_POPULATE_WRITE, at, min(_POPULATE, stop - at))
@@ -283,15 +283,15 @@ class Region(_Made):
                     raise OSError(errno.EIO, "") from None
 
     @property
-    def reach(self) -> int:
+    def reserved(self) -> int:
         """How large the file can grow under the present mapping."""
         return 0 if self._closed else sys.maxsize
 
-    def run_ahead(self, write_back: bool, /) -> bool:
+    def start_preallocator(self, write_back: bool, /) -> bool:
         """Let a native thread make room ahead of WriteOffset. There is none here."""
         return False
 
-    def stop_ahead(self) -> None:
+    def stop_preallocator(self) -> None:
         """End the thread."""
 
     def forked(self) -> None:
@@ -299,7 +299,7 @@ class Region(_Made):
         self._growth = threading.RLock()
         self._growing = False
 
-    def cover(self, size: int, /) -> None:
+    def extend(self, size: int, /) -> None:
         """Take note that the file now has `size` bytes."""
         self._open()
         if self._writable and size > len(self._whole):
@@ -307,7 +307,7 @@ class Region(_Made):
                 mapping = _map(self._kind, self._fd, size)
             except (OSError, ValueError) as error:
                 failure = error if isinstance(error, OSError) else OSError(22, str(error))
-                raise errors.named(failure, self.path, f"mapping {size} bytes") from None
+                raise errors.with_path(failure, self.path, f"mapping {size} bytes") from None
             self._mapping = mapping
             self._whole = memoryview(mapping)
             self._source = _Mapped(self._whole)
@@ -342,7 +342,7 @@ class Region(_Made):
         self._header[1] = event_count
         self._header[0] = write_offset
 
-    def let_go(self, start: int, stop: int, /) -> None:
+    def drop_pages(self, start: int, stop: int, /) -> None:
         """Take the pages of [start, stop) out of this process's memory; the next look at them brings them back."""
         self._open()
         if self._writable and stop > start and hasattr(mmap, "MADV_DONTNEED"):
@@ -361,7 +361,7 @@ class Region(_Made):
             if sys.platform != "linux":
                 os.fsync(self._fd)  # F_FULLFSYNC on macOS, FlushFileBuffers on Windows
         except OSError as error:
-            raise errors.named(error, self.path, f"flushing bytes {start} to {stop}") from None
+            raise errors.with_path(error, self.path, f"flushing bytes {start} to {stop}") from None
 
     def close(self) -> None:
         """Let go of the mapping. Views stay valid and keep it alive."""
@@ -400,16 +400,16 @@ class Appender(_Made):
     """Writes entries at WriteOffset and publishes them.
 
     `limit` is the end of the room that may be stored to, and the only thing the hot path looks at: when an event does
-    not fit below it, `room(end)` is called, which makes room or raises. A writer that must not write has limit 0.
+    not fit below it, `reserve(end)` is called, which makes room or raises. A writer that must not write has limit 0.
     """
 
-    def __init__(self, region: Region, last_timestamp: int, room: Callable[[int], None]) -> None:
+    def __init__(self, region: Region, last_timestamp: int, reserve: Callable[[int], None]) -> None:
         self._region = region
         self.offset, self.count, _ = region.load_header()
         self.last_timestamp = last_timestamp
         self._limit = 0
         self._halted = False
-        self._room = room
+        self._reserve = reserve
         # The lock is re-entrant so that a signal handler or a finalizer, which runs in the thread that holds it, meets
         # `_inside` and an error. A plain lock would hang there for ever.
         self._lock = threading.RLock()
@@ -470,7 +470,7 @@ class Appender(_Made):
                         return ordinal
                 finally:
                     self._inside = False
-            self._room(end)
+            self._reserve(end)
 
     def _checked(self, size: int, timestamp: Any) -> int | None:
         """The timestamp in nanoseconds, or the error that says why this event cannot be stored."""
@@ -535,7 +535,7 @@ class Appender(_Made):
                         return self._write_batch(items, sizes, timestamps)
                 finally:
                     self._inside = False
-            self._room(end)
+            self._reserve(end)
 
     def _write_batch(self, items: Sequence[Any], sizes: list[int], timestamps: Any) -> range:
         now = max(time_ns(), self.last_timestamp)
@@ -640,13 +640,14 @@ class Scanner(_Made):
         self,
         bound: int,
         count: int = -1,
-        check: bool = False,
+        *,
+        verify_checksums: bool = False,
         stride: int = 1,
         offsets: Any = None,
         timestamps: Any = None,
         sizes: Any = None,
     ) -> str | None:
-        """Walk entries below `bound`, at most `count`, comparing checksums if `check`.
+        """Walk entries below `bound`, at most `count`, comparing checksums if `verify_checksums`.
 
         Fills the given int64 arrays with every event whose ordinal is a multiple of `stride`, until they are full.
         Returns None, or why it stopped at an entry: "size", "checksum", "fault".
@@ -656,7 +657,7 @@ class Scanner(_Made):
             raise ValueError(f"{self._region.path}: bound {bound} is not within its {self._region.size} bytes")
         room = min([len(a) for a in (offsets, timestamps, sizes) if a is not None], default=None)
         try:
-            return self._walk(source, bound, count, check, stride, room, offsets, timestamps, sizes)
+            return self._walk(source, bound, count, verify_checksums, stride, room, offsets, timestamps, sizes)
         except errors.TruncatedError:
             return "fault"
 
@@ -665,7 +666,7 @@ class Scanner(_Made):
         source: Any,
         bound: int,
         count: int,
-        check: bool,
+        verify_checksums: bool,
         stride: int,
         room: int | None,
         offsets: Any,
@@ -681,7 +682,7 @@ class Scanner(_Made):
             timestamp, size, checksum = ENTRY.unpack(window.bytes(at, ENTRY_SIZE))
             if size > bound - at - ENTRY_SIZE:
                 return "size"
-            if check and window.crc32(at + ENTRY_SIZE, size) != checksum:
+            if verify_checksums and window.crc32(at + ENTRY_SIZE, size) != checksum:
                 return "checksum"
             if self.ordinal % stride == 0:
                 if self.recorded == room:
@@ -797,7 +798,7 @@ class Event:
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        from ._pickle import restore_event
+        from ..stream.pickling import restore_event
 
         return restore_event, (self._timestamp, bytes(self._data), self._ordinal, self._offset, self._checksum)
 
@@ -818,7 +819,7 @@ if hasattr(os, "register_at_fork"):
 class Events(_Made):
     """Iterates over the events from `offset` (event `ordinal`) to the byte `bound` or the ordinal `stop` (-1: none).
 
-    `problem(ordinal, offset, reason)` is called at damage and is expected to raise; where it returns, the event is
+    `report_problem(ordinal, offset, reason)` is called at damage and is expected to raise. If it returns, the event is
     skipped, or for "zero" accepted.
     """
 
@@ -828,9 +829,10 @@ class Events(_Made):
         offset: int,
         ordinal: int,
         bound: int,
-        stop: int,
-        check: bool,
-        problem: Callable[[int, int, str], None],
+        *,
+        stop: int = -1,
+        verify_checksums: bool,
+        report_problem: Callable[[int, int, str], None],
     ) -> None:
         source = region._still_open()
         if not HEADER_SIZE <= offset <= bound <= region.size:
@@ -841,8 +843,8 @@ class Events(_Made):
         self._ordinal = ordinal
         self._bound = bound
         self._stop = stop
-        self._check = check
-        self._problem = problem
+        self._verify_checksums = verify_checksums
+        self._report_problem = report_problem
         self._lock = threading.RLock()  # as an appender's
         self._inside = False
         self._forks = _forks
@@ -885,7 +887,7 @@ class Events(_Made):
             after = self._offset
             if reason == "zero":
                 self._offset = self._bound
-            self._problem(ordinal, at, reason)
+            self._report_problem(ordinal, at, reason)
             self._offset = after
         return event
 
@@ -902,7 +904,7 @@ class Events(_Made):
         data = self._window.bytes(at + ENTRY_SIZE, size).toreadonly()
         self._offset = at + ENTRY_SIZE + size
         self._ordinal += 1
-        if self._check and zlib.crc32(data) != checksum:
+        if self._verify_checksums and zlib.crc32(data) != checksum:
             return "checksum", None
         event: Event = _NEW(Event)  # what is read needs no second look
         event._timestamp, event._data, event._ordinal = timestamp, data, ordinal

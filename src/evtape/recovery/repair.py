@@ -12,18 +12,27 @@ import os
 import warnings
 from typing import Any
 
-from . import errors
-from . import sidecar as sidecars
-from ._backend import core
-from ._format import FIRST_OFFSET, HEADER
-from .beside import resolved
-from .errors import CorruptError, FormatError, RecoveryWarning
-from .files import READ, WRITE, NewFile, copy_bytes, fitting_name, open_descriptor, require_regular, write_all
-from .lock import WriterLock
+from .. import errors
+from ..core.backend import core
+from ..core.format import FIRST_OFFSET, HEADER
+from ..errors import CorruptError, FormatError, RecoveryWarning
+from ..system.files import (
+    READ,
+    WRITE,
+    AtomicFile,
+    copy_bytes,
+    fitting_name,
+    open_descriptor,
+    require_regular,
+    write_all,
+)
+from ..system.lock import WriterLock
+from ..system.sidecar import resolved
+from . import watermark as sidecars
 from .salvage import write_salvaged
 from .search import Search
-from .sidecar import Sidecar
 from .walk import Problem, Progress, Report, walk
+from .watermark import Sidecar
 
 
 def recover(
@@ -94,7 +103,7 @@ def repair_for_append(path: str, fd: int, sidecar: Sidecar) -> Report:
         _refuse_damage_in_the_middle(fd, report)
     report = _repair(fd, report, sidecar)
     if report.state == "damaged":
-        warnings.warn(RecoveryWarning(_told(report), report), stacklevel=7)
+        warnings.warn(RecoveryWarning(_describe(report), report), stacklevel=7)
     return report
 
 
@@ -109,7 +118,7 @@ def _examine(path: str, fd: int, sidecar: Sidecar) -> tuple[Report, bool]:
         return walk(path, fd, sidecar=sidecar), False
     start = (mark.offset, mark.count, mark.last_timestamp)
     same_boot = sidecars.is_of_this_boot(mark)
-    report = walk(path, fd, start=start, check=not same_boot, sidecar=sidecar)
+    report = walk(path, fd, start=start, verify_checksums=not same_boot, sidecar=sidecar)
     if report.lost and same_boot:  # then it was not only a process that died
         return walk(path, fd), False
     return report, True
@@ -168,7 +177,7 @@ def _watermark(fd: int, path: str, sidecar: Sidecar) -> sidecars.Watermark | Non
         region.close()
 
 
-def _told(report: Report) -> str:
+def _describe(report: Report) -> str:
     if not report.lost:
         saved = f"; events behind WriteOffset are saved in {report.quarantine}" if report.quarantine else ""
         changed = f"EventCount was {report.event_count} and is {report.events} now"
@@ -207,7 +216,7 @@ def _end_of_saved(fd: int, report: Report) -> int:
     region = core.Region(fd, report.size, report.path)
     try:
         scanner = core.Scanner(region, report.end)
-        scanner.run(region.size, missing, True)
+        scanner.run(region.size, missing, verify_checksums=True)
         return scanner.zero_offset if scanner.zero_ordinal >= 0 else scanner.offset
     finally:
         region.close()
@@ -224,7 +233,7 @@ def _repair(fd: int, report: Report, sidecar: Sidecar) -> Report:
     if saved > report.end:
         report = dataclasses.replace(report, quarantine=_quarantine(fd, report, saved))
     if report.state == "damaged":
-        region = core.Region(fd, report.size, report.path, True)
+        region = core.Region(fd, report.size, report.path, writable=True)
         try:
             if region.load_header()[2] != report.start_timestamp:  # lost, and the sidecar had it
                 region.view(16, HEADER.size)[:] = report.start_timestamp.to_bytes(8, "little", signed=True)
@@ -236,7 +245,7 @@ def _repair(fd: int, report: Report, sidecar: Sidecar) -> Report:
         os.ftruncate(fd, report.end)
         os.fsync(fd)
     except OSError as error:
-        raise errors.named(error, report.path, f"cutting the file to its {report.end} bytes") from None
+        raise errors.with_path(error, report.path, f"cutting the file to its {report.end} bytes") from None
     mark = sidecar.load()
     if report.state == "damaged" and (mark is None or mark.offset > report.end):
         sidecar.retire()  # and not before: a second crash needs to know what the first one may have torn
@@ -246,13 +255,13 @@ def _repair(fd: int, report: Report, sidecar: Sidecar) -> Report:
 def _quarantine(fd: int, report: Report, stop: int) -> str:
     """Copy the bytes that will be cut, up to ``stop``, into a new file beside the stream and make it durable."""
     target = _free_name(report.path, f".quarantine-{report.end}")
-    with NewFile(target) as out:
+    with AtomicFile(target) as out:
         copy_bytes(fd, out, report.end, stop)
     return target
 
 
 def _copy_prefix(fd: int, report: Report, output: str) -> None:
-    with NewFile(output) as out:
+    with AtomicFile(output) as out:
         write_all(out, HEADER.pack(report.end, report.events, report.start_timestamp))
         copy_bytes(fd, out, FIRST_OFFSET, report.end)
 

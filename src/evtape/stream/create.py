@@ -9,22 +9,23 @@ import os
 import time
 from dataclasses import dataclass
 
-from . import errors, files, guard
-from ._backend import core
-from ._format import FIRST_OFFSET, HEADER, HEADER_SIZE
-from .beside import resolved, resolved_new
-from .files import WRITE, open_descriptor
-from .lock import WriterLock
-from .recovery import repair_for_append
-from .sidecar import Sidecar
-from .walk import Report
+from .. import errors, guard
+from ..core.backend import core
+from ..core.format import FIRST_OFFSET, HEADER, HEADER_SIZE
+from ..recovery.repair import repair_for_append
+from ..recovery.walk import Report
+from ..recovery.watermark import Sidecar
+from ..system import files
+from ..system.files import WRITE, open_descriptor
+from ..system.lock import WriterLock
+from ..system.sidecar import resolved, resolved_new
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-LARGE_PAGE = 2 << 20
+HUGE_PAGE = 2 << 20
 
 
 @dataclass(frozen=True)
-class Opened:
+class OpenedStream:
     """A stream that is locked and mapped, ready for a writer."""
 
     lock: WriterLock
@@ -41,13 +42,13 @@ class Opened:
         self.lock.release()
 
 
-def open_for_writing(path: str, mode: str, durable: bool, capacity: int) -> Opened:
+def open_for_writing(path: str, mode: str, durable: bool, capacity: int) -> OpenedStream:
     """Open for "a", "x" or "w" (see ``evtape.open``), with room for ``capacity`` bytes."""
     opened = _find_or_make(path, mode, durable)
     try:
         if capacity > opened.region.size:
             # Where the file ends within a large page, that page is made of small ones.
-            whole_pages = capacity + -capacity % LARGE_PAGE
+            whole_pages = capacity + -capacity % HUGE_PAGE
             _grow(opened.region, max(capacity, min(whole_pages, 1 << 62)), capacity)
     except BaseException:
         opened.close()
@@ -55,7 +56,7 @@ def open_for_writing(path: str, mode: str, durable: bool, capacity: int) -> Open
     return opened
 
 
-def _find_or_make(path: str, mode: str, durable: bool) -> Opened:
+def _find_or_make(path: str, mode: str, durable: bool) -> OpenedStream:
     if mode == "w":
         return _replace(path, durable)
     if mode == "x" or not os.path.exists(path):
@@ -67,7 +68,7 @@ def _find_or_make(path: str, mode: str, durable: bool) -> Opened:
     return _find(path)
 
 
-def _find(path: str) -> Opened:
+def _find(path: str) -> OpenedStream:
     with contextlib.ExitStack() as undo:
         lock = WriterLock(path)
         undo.callback(lock.release)
@@ -78,12 +79,12 @@ def _find(path: str) -> Opened:
         sidecar = Sidecar(resolved(path), fd)
         undo.callback(sidecar.close)
         report = repair_for_append(path, fd, sidecar)
-        region = core.Region(fd, os.fstat(fd).st_size, path, True, files.copies_on_write(fd))
+        region = core.Region(fd, os.fstat(fd).st_size, path, writable=True, split_at_pages=files.copies_on_write(fd))
         undo.pop_all()
-    return Opened(lock, fd, region, sidecar, report)
+    return OpenedStream(lock, fd, region, sidecar, report)
 
 
-def _replace(path: str, durable: bool) -> Opened:
+def _replace(path: str, durable: bool) -> OpenedStream:
     """Make a new stream in the place of the old one, if there is one: its live writer must not lose its name."""
     old: WriterLock | None = None
     with contextlib.suppress(FileNotFoundError):
@@ -98,15 +99,15 @@ def _replace(path: str, durable: bool) -> Opened:
             old.release()
 
 
-def _make(path: str, durable: bool, replace: bool) -> Opened:
+def _make(path: str, durable: bool, replace: bool) -> OpenedStream:
     """Make a stream without events, and take its lock before anyone can know its name."""
     if not replace and os.path.lexists(path):
-        raise files.exists(path)
+        raise files.already_exists(path)
     guard.ensure()
-    new = files.NewFile(path, durable=durable, replace=replace)
+    new = files.AtomicFile(path, durable=durable, replace=replace)
     started = time.time_ns()
     header = HEADER.pack(FIRST_OFFSET, 0, started)
-    opened: Opened | None = None
+    opened: OpenedStream | None = None
     try:
         with new as fd:
             if os.name == "nt":  # where a file that is open cannot be renamed; it is locked a moment later there
@@ -118,7 +119,7 @@ def _make(path: str, durable: bool, replace: bool) -> Opened:
             opened.sidecar.discard()
             opened.close()
         if isinstance(error, OSError) and not isinstance(error, FileExistsError):
-            raise errors.named(error, path, "creating the stream") from None
+            raise errors.with_path(error, path, "creating the stream") from None
         raise
     if opened is None:
         opened = dataclasses.replace(_find(path), recovered=None)
@@ -127,7 +128,7 @@ def _make(path: str, durable: bool, replace: bool) -> Opened:
     return opened
 
 
-def _start(path: str, temporary: str, new: int, header: bytes, durable: bool) -> Opened:
+def _start(path: str, temporary: str, new: int, header: bytes, durable: bool) -> OpenedStream:
     """Lock and map an empty file and store its header."""
     with contextlib.ExitStack() as undo:
         fd = files.duplicate(new)
@@ -139,19 +140,19 @@ def _start(path: str, temporary: str, new: int, header: bytes, durable: bool) ->
         if durable:
             undo.callback(sidecar.discard)
             sidecar.store_first(HEADER.unpack(header)[2])
-        region = core.Region(fd, 0, path, True, files.copies_on_write(fd))
+        region = core.Region(fd, 0, path, writable=True, split_at_pages=files.copies_on_write(fd))
         undo.callback(region.close)
         if durable:
             # A flush writes whole pages, so the header gets a small page of its own: the one that a write brings in.
             files.write_all(fd, header)
-            region.cover(len(header))
+            region.extend(len(header))
         else:
             # A large page for the header and what follows it. Where a small page is there first, the large one cannot
             # be had any more, and 512 small ones cost ten times as much.
-            _grow(region, LARGE_PAGE, HEADER_SIZE)
+            _grow(region, HUGE_PAGE, HEADER_SIZE)
             region.view(0, len(header))[:] = header
         undo.pop_all()
-    return Opened(lock, fd, region, sidecar)
+    return OpenedStream(lock, fd, region, sidecar)
 
 
 def _grow(region: core.Region, wanted: int, needed: int) -> None:

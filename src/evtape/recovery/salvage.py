@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ._backend import core
-from ._format import ENTRY, ENTRY_SIZE, FIRST_OFFSET, HEADER
-from .errors import FormatError
-from .files import NewFile, copy_bytes, exists, write_all
+from ..core.backend import core
+from ..core.format import ENTRY, ENTRY_SIZE, FIRST_OFFSET, HEADER
+from ..errors import FormatError
+from ..system.files import AtomicFile, already_exists, copy_bytes, write_all
 from .search import SureSearch
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def write_salvaged(fd: int, report: Report, stop: int, output: str, progress: Pr
     """
     for name in (output, marks_of(output)):
         if os.path.lexists(name):
-            raise exists(name)
+            raise already_exists(name)
     region = core.Region(fd, report.size, report.path)
     try:
         if report.state == "invalid":
@@ -70,9 +70,9 @@ def write_salvaged(fd: int, report: Report, stop: int, output: str, progress: Pr
         region.close()
     report = dataclasses.replace(report, output=output, salvaged=tuple(runs))
     # The marks come first: there must be no moment at which the stream is there and they are not.
-    with NewFile(marks_of(output)) as marks:
+    with AtomicFile(marks_of(output)) as marks:
         write_all(marks, json.dumps(report.as_dict(), indent=1).encode() + b"\n")
-    with NewFile(output) as out:
+    with AtomicFile(output) as out:
         taken = [run for run in runs if run.events]
         end = report.end + sum(run.end - run.offset for run in taken)
         events = report.events + sum(run.events for run in taken)
@@ -168,7 +168,11 @@ class _Behind:
 
     def _intact(self, offset: int) -> bool:
         scanner = core.Scanner(self._region, offset)
-        return scanner.run(self._bound, 1, True) is None and scanner.ordinal == 1 and scanner.zero_ordinal < 0
+        return (
+            scanner.run(self._bound, 1, verify_checksums=True) is None
+            and scanner.ordinal == 1
+            and scanner.zero_ordinal < 0
+        )
 
     def _walk(self) -> tuple[int, bool]:
         """Go to the end of a run; returns its number of events, and whether the last one is empty.
@@ -179,13 +183,13 @@ class _Behind:
         offsets, timestamps = np.empty(_PASS, np.int64), np.empty(_PASS, np.int64)
         reason, behind, last = None, self._at, self._at
         while reason is None and behind < self._bound and scanner.zero_ordinal < 0:
-            reason = scanner.run(self._bound, _PASS, True, 1, offsets, timestamps)
+            reason = scanner.run(self._bound, _PASS, verify_checksums=True, offsets=offsets, timestamps=timestamps)
             end = scanner.zero_offset if scanner.zero_ordinal >= 0 else scanner.offset
             passed = int(np.searchsorted(offsets[: scanner.recorded], end))
             if passed:
                 last = int(offsets[passed - 1])
                 self._search.learn(int(timestamps[:passed].min()), int(timestamps[:passed].max()))
-            self._region.let_go(behind, end)
+            self._region.drop_pages(behind, end)
             self._progress(end, self._bound)
             behind = end
         self._at = behind

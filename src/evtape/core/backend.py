@@ -15,13 +15,15 @@ if wanted not in ("auto", "native", "python"):
     raise ImportError(f"EVTAPE_BACKEND={wanted!r} is unknown; use auto, native or python")
 
 if TYPE_CHECKING:
-    from . import _core as core
-elif wanted == "python" or (wanted == "auto" and find_spec("evtape._core") is None):
-    from . import _core_py as core
+    from . import native as core
+elif wanted == "python" or (wanted == "auto" and find_spec("evtape.core.native") is None):
+    from . import pure as core
 else:
-    from . import _core as core
+    from . import native as core
 
-__all__ = ["backend", "core"]
+__all__ = ["Event", "backend", "core"]
 
 #: Which core runs: ``"native"`` or ``"python"``.
 backend: str = core.NAME
+
+Event = core.Event

@@ -11,14 +11,14 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from . import errors, guard
-from ._backend import core
-from ._format import ENTRY_SIZE, FIRST_OFFSET, HEADER_SIZE, TIME_MAX, TIME_MIN
-from .beside import resolved
-from .files import READ, open_descriptor, require_regular
-from .index import KEEP, pass_of
+from .. import errors, guard
+from ..core.backend import core
+from ..core.format import ENTRY_SIZE, FIRST_OFFSET, HEADER_SIZE, TIME_MAX, TIME_MIN
+from ..stream.index import KEEP, events_per_pass
+from ..system.files import READ, open_descriptor, require_regular
+from ..system.sidecar import resolved
 from .salvage import Salvaged
-from .sidecar import Sidecar, torn_from
+from .watermark import Sidecar, torn_from
 
 PROBLEMS_LISTED = 100  # further ones are counted; a lost disk must not fill the memory
 _SECTOR = 512  # bytes that reach the disk together
@@ -113,25 +113,27 @@ def walk(
     fd: int,
     progress: Progress | None = None,
     start: Start = WHOLE,
-    check: bool = True,
+    verify_checksums: bool = True,
     sidecar: Sidecar | None = None,
 ) -> Report:
-    """Walk the stream in ``fd`` from ``start`` and say what is there. Without ``check`` payloads are not looked at.
+    """Walk the stream in ``fd`` from ``start`` and report what is there.
+
+    Without ``verify_checksums`` no payload is read.
 
     What a power loss may have torn is held to more than a checksum. The ``sidecar`` says where that begins; without
     one, nothing is taken for torn.
     """
     size = os.fstat(fd).st_size
     if size < HEADER_SIZE:
-        return _Walk(path, size, (0, 0, 0), check, NOWHERE).invalid()
+        return _Walk(path, size, (0, 0, 0), verify_checksums, NOWHERE).invalid()
     guard.ensure()
     region = core.Region(fd, size, path)
     try:
         header = region.load_header()
         if header[0] > size:  # a live stream may have grown between the two looks
             size = os.fstat(fd).st_size
-            region.cover(size)
-        found = _Walk(path, size, header, check, NOWHERE if sidecar is None else torn_from(sidecar, region))
+            region.extend(size)
+        found = _Walk(path, size, header, verify_checksums, NOWHERE if sidecar is None else torn_from(sidecar, region))
         scanner = core.Scanner(region, *start)
         found.run(region, scanner, progress)
         return found.report(scanner)
@@ -159,9 +161,11 @@ def _torn(region: core.Region, offsets: Column, timestamps: Column, torn_from: i
 class _Walk:
     """What a walk has found so far."""
 
-    def __init__(self, path: str, size: int, header: tuple[int, int, int], check: bool, torn_from: int) -> None:
+    def __init__(
+        self, path: str, size: int, header: tuple[int, int, int], verify_checksums: bool, torn_from: int
+    ) -> None:
         self.path = path
-        self.check = check
+        self.verify_checksums = verify_checksums
         self.torn_from = torn_from  # where entries begin that a power loss may have torn
         self.size = size
         self.write_offset, self.event_count, self.start_timestamp = header
@@ -194,9 +198,11 @@ class _Walk:
                 if torn:
                     return
             else:
-                reason = scanner.run(self.bound, pass_of(scanner, _PASS), self.check)
+                reason = scanner.run(
+                    self.bound, events_per_pass(scanner, _PASS), verify_checksums=self.verify_checksums
+                )
             if scanner.offset - behind > KEEP:
-                region.let_go(behind, scanner.offset)
+                region.drop_pages(behind, scanner.offset)
                 behind = scanner.offset
             if progress is not None:
                 progress(scanner.offset, self.bound)
@@ -211,7 +217,9 @@ class _Walk:
         """
         last = scanner.last_timestamp
         offsets, timestamps = np.empty(_PASS, np.int64), np.empty(_PASS, np.int64)
-        reason = scanner.run(self.bound, _PASS, self.check, 1, offsets, timestamps)
+        reason = scanner.run(
+            self.bound, _PASS, verify_checksums=self.verify_checksums, offsets=offsets, timestamps=timestamps
+        )
         count = scanner.recorded
         at = _torn(region, offsets[:count], timestamps[:count], self.torn_from)
         if at < 0:

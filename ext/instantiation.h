@@ -1,6 +1,6 @@
 /* Types whose objects only the core makes. */
-#ifndef EVTAPE_MADE_H
-#define EVTAPE_MADE_H
+#ifndef EVTAPE_INSTANTIATION_H
+#define EVTAPE_INSTANTIATION_H
 
 #include <Python.h>
 
@@ -12,7 +12,7 @@ static inline PyObject *evtape_refuse(PyTypeObject *kind, PyObject *args, PyObje
 
 /* `kind()` and `kind.__new__(kind)` raise TypeError. Cython makes an object by the function that it
  * wrote, not through the slot. */
-static inline void evtape_not_made_by_users(PyObject *kind) {
+static inline void evtape_forbid_instantiation(PyObject *kind) {
     ((PyTypeObject *)kind)->tp_new = evtape_refuse;
     ((PyTypeObject *)kind)->tp_vectorcall = NULL;
 }

@@ -13,7 +13,7 @@ import stat
 import struct
 import sys
 
-from .errors import FormatError
+from ..errors import FormatError
 
 if sys.platform == "linux":
     import fcntl
@@ -86,7 +86,7 @@ def fitting_name(path: str, suffix: str) -> str:
     return os.path.join(directory, name + suffix)
 
 
-class NewFile(contextlib.AbstractContextManager[int]):
+class AtomicFile(contextlib.AbstractContextManager[int]):
     """The descriptor of a new file in the folder of ``path``, which gets that name when the block ends without an
     exception.
 
@@ -120,7 +120,7 @@ class NewFile(contextlib.AbstractContextManager[int]):
                 self._give_name()
                 named = True
                 if self._durable:
-                    sync_folder(self._folder)
+                    sync_directory(self._folder)
         finally:
             if not named:
                 with contextlib.suppress(FileNotFoundError):
@@ -133,10 +133,10 @@ class NewFile(contextlib.AbstractContextManager[int]):
         try:
             os.link(self.temporary, self._path)  # fails where the name exists, which a rename would not
         except FileExistsError:
-            raise exists(self._path) from None
+            raise already_exists(self._path) from None
         except OSError:  # a file system without hard links
             if os.path.lexists(self._path):
-                raise exists(self._path) from None
+                raise already_exists(self._path) from None
             os.rename(self.temporary, self._path)
         else:
             os.unlink(self.temporary)
@@ -184,12 +184,12 @@ def copy_bytes(source: int, target: int, start: int, stop: int) -> None:
         start += len(part)
 
 
-def exists(path: str) -> FileExistsError:
+def already_exists(path: str) -> FileExistsError:
     text = "the file exists; give another name, or open a stream with mode 'a' or 'w'"
     return FileExistsError(errno.EEXIST, text, path)
 
 
-def sync_folder(folder: str) -> None:
+def sync_directory(folder: str) -> None:
     """Make names in ``folder`` durable. Windows has no such call and orders a file and its name by its journal."""
     if os.name == "nt":
         return

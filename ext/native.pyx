@@ -1,6 +1,6 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
 # cython: binding=False, freethreading_compatible=True
-"""The native core: bytes in a mapped file, and nothing that decides. `evtape._core_py` is the same in Python."""
+"""The native core: bytes in a mapped file, and nothing that decides. `evtape.core.pure` is the same in Python."""
 
 cimport cython
 from cpython.buffer cimport (
@@ -12,114 +12,17 @@ from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.object cimport PyObject
 from libc.stdint cimport INT64_MAX, INT64_MIN, UINT32_MAX, int64_t, uint8_t, uint32_t, uint64_t
 
+from c_functions cimport *
+
 import os
 
 import numpy as np
 
-from . import errors
-from ._format import bounded
-from ._time import nanoseconds
+from .. import errors
+from .format import bounded
+from .times import nanoseconds
 
 NAME = "native"
-
-cdef extern from *:
-    long long PyLong_AsLongLongAndOverflow(object, int *) except? -1
-    object PyMemoryView_FromObject(object)
-    PyObject **PySequence_Fast_ITEMS(object)
-    # As above, of a pointer that nobody counts.
-    bint is_bytes "PyBytes_CheckExact"(PyObject *) noexcept
-    char *bytes_of "PyBytes_AS_STRING"(PyObject *) noexcept
-    Py_ssize_t size_of "PyBytes_GET_SIZE"(PyObject *) noexcept
-    Py_buffer *PyMemoryView_GET_BUFFER(object)
-
-cdef extern from "made.h":
-    void evtape_not_made_by_users(object kind)
-
-cdef extern from "errno.h" nogil:
-    int ECANCELED
-    int ENOTSUP
-
-cdef extern from "clock.h" nogil:
-    int64_t evtape_now()
-
-cdef extern from "crc32.h" nogil:
-    void evtape_crc32_init()
-    uint32_t evtape_crc32(uint32_t crc, const void *data, size_t n)
-    int evtape_crc32_rungs(const char **names, int capacity)
-    int evtape_crc32_use(const char *name)
-
-cdef extern from "entry.h" nogil:
-    void evtape_write_entry(uint8_t *at, int64_t timestamp, const void *data, uint32_t size, bint by_page)
-    void evtape_expect(const void *data)
-
-cdef extern from "fault_guard.h" nogil:
-    ctypedef struct evtape_guard_slot:
-        pass
-    int evtape_guard_enable()
-    int evtape_guard_disable()
-    int evtape_guard_enabled()
-    evtape_guard_slot *evtape_guard_add(void *start, size_t length)
-    void evtape_guard_remove(evtape_guard_slot *slot)
-    uint64_t evtape_guard_faults(const evtape_guard_slot *slot)
-
-cdef extern from "gate.h" nogil:
-    ctypedef struct evtape_gate:
-        pass
-    bint evtape_gate_try(evtape_gate *gate)
-    void evtape_gate_leave(evtape_gate *gate)
-    bint evtape_gate_try_long(evtape_gate *gate)
-    void evtape_gate_leave_long(evtape_gate *gate)
-    void evtape_gate_wait(evtape_gate *gate)
-    void evtape_pause(int spins)
-    const bint EVTAPE_GIL
-
-cdef extern from "layout.h" nogil:
-    ctypedef struct evtape_header:
-        int64_t write_offset
-        int64_t event_count
-        int64_t start_timestamp
-    ctypedef struct evtape_entry:
-        int64_t timestamp
-        uint32_t size
-        uint32_t checksum
-    enum:
-        EVTAPE_HEADER_SIZE
-        EVTAPE_ENTRY_SIZE
-    void evtape_layout_init()
-    void evtape_publish(uint8_t *base, int64_t write_offset, int64_t event_count)
-    evtape_header evtape_load_header(const uint8_t *base)
-    evtape_entry evtape_load_entry(const uint8_t *at)
-
-cdef extern from "prefault.h" nogil:
-    ctypedef struct evtape_ahead:
-        pass
-    enum:
-        EVTAPE_ROOM_ALLOCATE
-        EVTAPE_ROOM_LARGE
-        EVTAPE_ROOM_SMALL
-    int evtape_room_make(int fd, void *base, int64_t start, int64_t stop, int populate)
-    evtape_ahead *evtape_ahead_start(
-        int fd, void *base, int64_t reserved, int64_t first, int64_t ready, const int64_t *write_offset
-    )
-    int64_t evtape_ahead_ready(evtape_ahead *ahead)
-    int64_t evtape_ahead_limit(evtape_ahead *ahead, int64_t end)
-    void evtape_ahead_mode(evtape_ahead *ahead, int populate, int write_back)
-    void evtape_ahead_begin(evtape_ahead *ahead)
-    int evtape_ahead_wait(evtape_ahead *ahead, int64_t end)
-    void evtape_ahead_stop(evtape_ahead *ahead)
-    void evtape_ahead_forked(evtape_ahead *ahead)
-
-cdef extern from "region.h" nogil:
-    const int64_t EVTAPE_RESERVE
-    const int64_t EVTAPE_RESERVE_LESS
-    const int64_t EVTAPE_MAPPED_UNIT
-    bint evtape_space_take(int64_t length)
-    void evtape_space_give(int64_t length)
-    int evtape_map(int fd, int64_t length, int writable, uint8_t **base)
-    void evtape_unmap(uint8_t *base, int64_t length)
-    void evtape_let_go(uint8_t *base, int64_t start, int64_t stop)
-    void evtape_look_ahead(uint8_t *base, int64_t start, int64_t stop)
-    int evtape_flush(int fd, uint8_t *base, int64_t start, int64_t stop)
 
 
 evtape_layout_init()
@@ -130,8 +33,8 @@ evtape_crc32_init()
 cdef enum:
     SHORT_BATCH = 1048576
     KEEP_BEHIND = 33554432  # bytes behind an iteration that stay in this process's memory
-    LOOK_AHEAD = 2097152  # bytes that are brought into the page table at once
-    EXPECT = 2  # a batch begins to fetch its payloads this many events ahead; see evtape_expect
+    PREFETCH_PAGES = 2097152  # bytes that are brought into the page table at once
+    PREFETCH_EVENTS = 2  # a batch begins to fetch its payloads this many events ahead; see evtape_prefetch
 
 
 # ------------------------------------------------------------------------------------------ checksum
@@ -151,17 +54,17 @@ def crc32(data, uint32_t value=0, /):
         PyBuffer_Release(&buffer)
 
 
-def crc32_rungs():
+def crc32_implementations():
     """The implementations this processor can run, widest first."""
     cdef const char *names[16]
-    cdef int i, n = evtape_crc32_rungs(names, 16)
+    cdef int i, n = evtape_crc32_implementations(names, 16)
     return tuple([(<bytes>names[i]).decode() for i in range(n)])
 
 
 def crc32_use(str rung, /):
     """Force one implementation, or "auto". For tests."""
     if evtape_crc32_use(rung.encode()) != 0:
-        raise ValueError(f"CRC-32 implementation {rung!r} cannot run here; there are {crc32_rungs()}")
+        raise ValueError(f"CRC-32 implementation {rung!r} cannot run here; there are {crc32_implementations()}")
 
 
 # -------------------------------------------------------------------------------------------- region
@@ -183,7 +86,7 @@ cdef class _Mapping:
         evtape_guard_remove(self.slot)
         if self.base != NULL:
             evtape_unmap(self.base, self.length)
-        evtape_space_give(self.reserved)
+        evtape_reserve_give(self.reserved)
 
     cdef inline uint64_t faults(self) noexcept nogil:
         return evtape_guard_faults(self.slot)
@@ -204,7 +107,7 @@ cdef _Mapping map_file(int fd, int64_t size, bint writable, bint grows, str path
     if EVTAPE_RESERVE > 0 and grows:
         length = with_reserve(least, EVTAPE_RESERVE if writable else EVTAPE_RESERVE_LESS)
         if writable:
-            if evtape_space_take(length):
+            if evtape_reserve_take(length):
                 mapping.reserved = length
             else:
                 length = with_reserve(least, EVTAPE_RESERVE_LESS)
@@ -212,12 +115,12 @@ cdef _Mapping map_file(int fd, int64_t size, bint writable, bint grows, str path
     if error != 0 and length > least:
         # No address space for the reserve (RLIMIT_AS): map what there is, and again when it grows.
         length = least
-        evtape_space_give(mapping.reserved)
+        evtape_reserve_give(mapping.reserved)
         mapping.reserved = 0
         error = evtape_map(fd, length, writable, &mapping.base)
     if error != 0:
         mapping.base = NULL
-        raise errors.named(OSError(error, ""), path, f"mapping {size} bytes")
+        raise errors.with_path(OSError(error, ""), path, f"mapping {size} bytes")
     mapping.length = length
     mapping.writable = writable
     mapping.slot = evtape_guard_add(mapping.base, length)
@@ -230,7 +133,7 @@ cdef _Mapping map_file(int fd, int64_t size, bint writable, bint grows, str path
 cdef class Region:
     """A file mapped into memory. `size` bytes of it may be touched; the file is extended under the mapping.
 
-    `by_page`: no single store into an entry crosses the end of a page. A file system that copies on write and is full
+    `split_at_pages`: no single store into an entry crosses the end of a page. A full file system that copies on write
     may have to write one page back before it lets the next be stored to; a store to both would be tried for ever.
     """
     cdef readonly str path
@@ -238,28 +141,28 @@ cdef class Region:
     cdef int64_t known  # bytes of the file that may be touched; with `ahead` there may be more
     cdef int fd
     cdef bint writable
-    cdef bint by_page
+    cdef bint split_at_pages
     cdef bint write_back  # what the background thread was told
     cdef bint large  # room is made of large pages
     cdef _Mapping mapping
-    cdef evtape_ahead *ahead  # makes room in the background, or NULL
-    cdef int stopping  # calls of stop_ahead that wait for a thread, which may still be at work on the file
+    cdef evtape_preallocator *ahead  # makes room in the background, or NULL
+    cdef int stopping  # calls of stop_preallocator that wait for a thread, which may still be at work on the file
     cdef Appender appender  # the one that may hold on to `ahead`
     cdef object whole  # a memoryview of the mapping; every view that is handed out is a slice of it
     cdef list former  # mappings that were outgrown; other threads may still be storing through them
 
-    def __cinit__(self, int fd, int64_t size, str path not None, bint writable=False, bint by_page=False):
+    def __cinit__(self, int fd, int64_t size, str path not None, *, bint writable=False, bint split_at_pages=False):
         self.fd = fd
         self.path = path
         self.writable = writable
-        self.by_page = by_page
+        self.split_at_pages = split_at_pages
         self.former = []
         self.large = True
         self._map(size)
         self.first = self.known = size
 
     def __dealloc__(self):
-        evtape_ahead_stop(self.ahead)
+        evtape_preallocator_stop(self.ahead)
 
     cdef _map(self, int64_t size):
         # A file that is only read may well never grow.
@@ -281,21 +184,21 @@ cdef class Region:
         return self._size()
 
     cdef inline int64_t _size(self) noexcept:
-        return self.known if self.ahead == NULL else max(self.known, evtape_ahead_ready(self.ahead))
+        return self.known if self.ahead == NULL else max(self.known, evtape_preallocator_ready(self.ahead))
 
     @property
-    def large_pages(self):
+    def huge_pages(self):
         """Whether room is made of large pages: far cheaper to make, but flushed as a whole."""
         return self.large
 
-    @large_pages.setter
-    def large_pages(self, bint large):
+    @huge_pages.setter
+    def huge_pages(self, bint large):
         self.large = large
         if self.ahead != NULL:
-            evtape_ahead_mode(self.ahead, EVTAPE_ROOM_LARGE if large else EVTAPE_ROOM_SMALL, self.write_back)
+            evtape_preallocator_mode(self.ahead, EVTAPE_PAGES_HUGE if large else EVTAPE_PAGES_SMALL, self.write_back)
 
     @property
-    def reach(self):
+    def reserved(self):
         """How large the file can grow under the present mapping."""
         return 0 if self.mapping is None else self.mapping.length
 
@@ -314,29 +217,29 @@ cdef class Region:
             os.ftruncate(self.fd, size)
             error = 0
         if error != 0:
-            raise errors.named(OSError(error, ""), self.path, f"making room for {size} bytes")
-        self.cover(max(size, self._size()))
+            raise errors.with_path(OSError(error, ""), self.path, f"making room for {size} bytes")
+        self.extend(max(size, self._size()))
 
     cdef int _make_room(self, int64_t size) except -1:
-        cdef int error, populate = EVTAPE_ROOM_LARGE if self.large else EVTAPE_ROOM_SMALL
+        cdef int error, populate = EVTAPE_PAGES_HUGE if self.large else EVTAPE_PAGES_SMALL
         self._wait_stopped()
         self._open()
         cdef int64_t start = self._size()
         cdef _Mapping mapping = self.mapping
-        cdef evtape_ahead *ahead
+        cdef evtape_preallocator *ahead
         if size <= start:  # a signal handler has extended it already
             return 0
         with cython.critical_section(self):
             ahead = self.ahead
             if ahead != NULL:
-                evtape_ahead_begin(ahead)
+                evtape_preallocator_announce(ahead)
         with nogil:
             if ahead != NULL:
-                error = evtape_ahead_wait(ahead, size)
+                error = evtape_preallocator_wait(ahead, size)
             elif size <= mapping.length:
-                error = evtape_room_make(self.fd, mapping.base, start, size, populate)
+                error = evtape_preallocate(self.fd, mapping.base, start, size, populate)
             else:
-                error = evtape_room_make(self.fd, NULL, start, size, EVTAPE_ROOM_ALLOCATE)
+                error = evtape_preallocate(self.fd, NULL, start, size, EVTAPE_PAGES_NONE)
         return error
 
     cdef int _wait_stopped(self) except -1:
@@ -348,7 +251,7 @@ cdef class Region:
             spins += 1
         return 0
 
-    def run_ahead(self, bint write_back, /):
+    def start_preallocator(self, bint write_back, /):
         """Let a native thread make room ahead of WriteOffset, once the stream is large enough to pay for one.
 
         It also lets go of memory behind, and with `write_back` starts to write it to the disk. False where there is no
@@ -359,17 +262,17 @@ cdef class Region:
         self._open()
         if self.ahead == NULL:
             base = self.mapping.base
-            self.ahead = evtape_ahead_start(
+            self.ahead = evtape_preallocator_start(
                 self.fd, base, self.mapping.length, self.first, self.known, <const int64_t *>base
             )
             if self.ahead != NULL:
                 self.write_back = write_back
-                evtape_ahead_mode(self.ahead, EVTAPE_ROOM_LARGE if self.large else EVTAPE_ROOM_SMALL, write_back)
+                evtape_preallocator_mode(self.ahead, EVTAPE_PAGES_HUGE if self.large else EVTAPE_PAGES_SMALL, write_back)
         return self.ahead != NULL
 
-    def stop_ahead(self):
+    def stop_preallocator(self):
         """End the thread. The appender lets go of it first."""
-        cdef evtape_ahead *ahead
+        cdef evtape_preallocator *ahead
         cdef Appender appender = self.appender
         with cython.critical_section(self):
             ahead = self.ahead
@@ -379,18 +282,18 @@ cdef class Region:
         if appender is not None:  # after `ahead` is NULL, where the appender takes it from
             appender.pause()
         with nogil:
-            evtape_ahead_stop(ahead)
+            evtape_preallocator_stop(ahead)
         with cython.critical_section(self):
             self.stopping -= 1
 
     def forked(self):
         """In a forked child, which has no such thread: forget it."""
-        evtape_ahead_forked(self.ahead)
+        evtape_preallocator_forked(self.ahead)
         self.ahead = NULL
         self.stopping = 0
 
     @cython.critical_section
-    def cover(self, int64_t size, /):
+    def extend(self, int64_t size, /):
         """Take note that the file now has `size` bytes."""
         self._open()
         if size > self.mapping.length:
@@ -416,10 +319,10 @@ cdef class Region:
         self._open()
         evtape_publish(self.mapping.base, write_offset, event_count)
 
-    def let_go(self, int64_t start, int64_t stop, /):
+    def drop_pages(self, int64_t start, int64_t stop, /):
         """Take the pages of [start, stop) out of this process's memory; the next look at them brings them back."""
         self._open()
-        evtape_let_go(self.mapping.base, start, stop)
+        evtape_drop_pages(self.mapping.base, start, stop)
 
     def flush(self, int64_t start, int64_t stop, /):
         """Make the pages of [start, stop) durable."""
@@ -429,11 +332,11 @@ cdef class Region:
         with nogil:
             error = evtape_flush(self.fd, mapping.base, start, stop)
         if error != 0:
-            raise errors.named(OSError(error, ""), self.path, f"flushing bytes {start} to {stop}")
+            raise errors.with_path(OSError(error, ""), self.path, f"flushing bytes {start} to {stop}")
 
     def close(self):
         """Let go of the mapping. Views stay valid and keep it alive."""
-        self.stop_ahead()
+        self.stop_preallocator()
         with cython.critical_section(self):
             self.mapping = None
             self.whole = None
@@ -462,22 +365,22 @@ cdef class Appender:
     """Writes entries at WriteOffset and publishes them.
 
     `limit` is the end of the room that may be stored to, and the only thing the hot path looks at: when an event does
-    not fit below it, `room(end)` is called, which makes room or raises. A writer that must not write has limit 0.
+    not fit below it, `reserve(end)` is called, which makes room or raises. A writer that must not write has limit 0.
     """
     cdef Region region
     cdef _Mapping mapping  # keeps base alive while this appender may store through it
     cdef uint8_t *base
-    cdef evtape_ahead *ahead  # the region's; asked for more room before Python is
+    cdef evtape_preallocator *ahead  # the region's; asked for more room before Python is
     cdef readonly int64_t offset
     cdef readonly int64_t count
     cdef readonly int64_t last_timestamp
     cdef int64_t _limit
     cdef bint halted
-    cdef bint by_page  # the region's
-    cdef object room
-    cdef evtape_gate gate
+    cdef bint split_at_pages  # the region's
+    cdef object reserve
+    cdef evtape_spinlock spinlock
 
-    def __cinit__(self, Region region not None, int64_t last_timestamp, room):
+    def __cinit__(self, Region region not None, int64_t last_timestamp, reserve):
         region._open()
         cdef evtape_header header = evtape_load_header(region.mapping.base)
         self.region = region
@@ -487,8 +390,8 @@ cdef class Appender:
         self.count = header.event_count
         self.last_timestamp = last_timestamp
         self._limit = 0
-        self.by_page = region.by_page
-        self.room = room
+        self.split_at_pages = region.split_at_pages
+        self.reserve = reserve
         region.appender = self
 
     cdef int _timestamp(self, object given, int64_t *timestamp) except -1:
@@ -502,19 +405,19 @@ cdef class Appender:
 
     cdef int _make_room(self, int64_t end) except -1:
         """The slow path, without the gate held: makes room up to `end` or raises."""
-        self.room(end)
+        self.reserve(end)
         self._enter_long()
         if self.region.mapping is not None:
             self.mapping = self.region.mapping
             self.base = self.mapping.base
             self.ahead = self.region.ahead
-        evtape_gate_leave_long(&self.gate)
+        evtape_spinlock_unlock_long(&self.spinlock)
         return 0
 
     cdef int _enter_long(self) except -1:
-        while not evtape_gate_try_long(&self.gate):
+        while not evtape_spinlock_try_long(&self.spinlock):
             with nogil:
-                evtape_gate_wait(&self.gate)
+                evtape_spinlock_wait(&self.spinlock)
         return 0
 
     cdef inline bint _fits(self, int64_t end) noexcept nogil:
@@ -523,11 +426,11 @@ cdef class Appender:
             return True
         if self._limit == 0 or self.ahead == NULL:
             return False
-        self._limit = evtape_ahead_limit(self.ahead, end)
+        self._limit = evtape_preallocator_limit(self.ahead, end)
         return end <= self._limit
 
     cdef int _fault(self) except -1:
-        self.room(-1)
+        self.reserve(-1)
         raise errors.faulted(self.region.path)
 
     cdef inline int64_t _append(self, const uint8_t *data, Py_ssize_t size, object given) except -1:
@@ -541,19 +444,19 @@ cdef class Appender:
         if size >= SHORT_BATCH:
             return self._append_large(data, size, NULL if given is None else &timestamp)
         while True:
-            if not evtape_gate_try(&self.gate):
+            if not evtape_spinlock_try(&self.spinlock):
                 with nogil:
-                    evtape_gate_wait(&self.gate)
+                    evtape_spinlock_wait(&self.spinlock)
                 continue
             end = self.offset + EVTAPE_ENTRY_SIZE + size
             if self._fits(end):
                 break
-            evtape_gate_leave(&self.gate)
+            evtape_spinlock_unlock(&self.spinlock)
             self._make_room(end)
         if given is None:
             timestamp = self._now()
         at = self.base + self.offset
-        evtape_write_entry(at, timestamp, data, <uint32_t>size, self.by_page)
+        evtape_write_entry(at, timestamp, data, <uint32_t>size, self.split_at_pages)
         faulted = self.mapping.faults() != 0
         if not faulted:
             ordinal = self.count
@@ -562,7 +465,7 @@ cdef class Appender:
             self.count = ordinal + 1
             evtape_publish(self.base, self.offset, self.count)
             faulted = self.mapping.faults() != 0
-        evtape_gate_leave(&self.gate)
+        evtape_spinlock_unlock(&self.spinlock)
         if faulted:
             self._fault()
         return ordinal
@@ -618,15 +521,15 @@ cdef class Appender:
         cdef uint8_t *stop
         cdef const uint8_t *data
         cdef Py_ssize_t i, size
-        cdef bint by_page = self.by_page
-        if n == 0 or not evtape_gate_try(&self.gate):
+        cdef bint split_at_pages = self.split_at_pages
+        if n == 0 or not evtape_spinlock_try(&self.spinlock):
             return -1
         timestamp, ordinal = self._now(), self.count
         at = self.base + self.offset
         stop = self.base + min(self._limit, self.offset + SHORT_BATCH)
         for i in range(n):
-            if i + EXPECT < n:
-                evtape_expect(items[i + EXPECT])
+            if i + PREFETCH_EVENTS < n:
+                evtape_prefetch(items[i + PREFETCH_EVENTS])
             if not is_bytes(items[i]):
                 return -1
             data, size = <const uint8_t *>bytes_of(items[i]), size_of(items[i])
@@ -636,7 +539,7 @@ cdef class Appender:
                 timestamp = stamps[i]
                 if timestamp == 0 and size == 0:
                     return -1
-            evtape_write_entry(at, timestamp, data, <uint32_t>size, by_page)
+            evtape_write_entry(at, timestamp, data, <uint32_t>size, split_at_pages)
             at += EVTAPE_ENTRY_SIZE + size
         if self.mapping.faults() != 0:
             return -1
@@ -644,7 +547,7 @@ cdef class Appender:
         self.offset = at - self.base
         self.count = ordinal + n
         evtape_publish(self.base, self.offset, self.count)
-        evtape_gate_leave(&self.gate)
+        evtape_spinlock_unlock(&self.spinlock)
         return ordinal
 
     cdef int64_t _append_long(self, tuple items, const int64_t *stamps) except -1:
@@ -716,7 +619,7 @@ cdef class Appender:
             end = self.offset + total
             if self._fits(end):
                 break
-            evtape_gate_leave_long(&self.gate)
+            evtape_spinlock_unlock_long(&self.spinlock)
             self._make_room(end)
         ordinal = self.count
         if total < SHORT_BATCH:
@@ -725,7 +628,7 @@ cdef class Appender:
             with nogil:
                 self._write_batch(rows, array, size, n, stamps)
         faulted = self.mapping.faults() != 0
-        evtape_gate_leave_long(&self.gate)
+        evtape_spinlock_unlock_long(&self.spinlock)
         if faulted:
             self._fault()
         return ordinal
@@ -737,7 +640,7 @@ cdef class Appender:
         cdef uint8_t *at = self.base + self.offset
         cdef const uint8_t *data = <const uint8_t *>array.buf if array != NULL else NULL
         cdef Py_ssize_t i, stride = array.strides[0] if array != NULL else 0
-        cdef bint by_page = self.by_page
+        cdef bint split_at_pages = self.split_at_pages
         if n == 0:
             return
         for i in range(n):
@@ -745,9 +648,9 @@ cdef class Appender:
                 timestamp = stamps[i]
             if array == NULL:
                 data, size = rows[i].data, rows[i].size
-                if i + EXPECT < n:
-                    evtape_expect(rows[i + EXPECT].data)
-            evtape_write_entry(at, timestamp, data, <uint32_t>size, by_page)
+                if i + PREFETCH_EVENTS < n:
+                    evtape_prefetch(rows[i + PREFETCH_EVENTS].data)
+            evtape_write_entry(at, timestamp, data, <uint32_t>size, split_at_pages)
             data += stride
             at += EVTAPE_ENTRY_SIZE + size
         if self.mapping.faults() != 0:
@@ -762,28 +665,28 @@ cdef class Appender:
         """The end of the room that may be stored to."""
         self._enter_long()
         cdef int64_t limit = self._limit
-        evtape_gate_leave_long(&self.gate)
+        evtape_spinlock_unlock_long(&self.spinlock)
         return limit
 
     @limit.setter
     def limit(self, int64_t limit):
         self._enter_long()
         self._limit = 0 if self.halted else limit
-        evtape_gate_leave_long(&self.gate)
+        evtape_spinlock_unlock_long(&self.spinlock)
 
     def position(self):
         """(WriteOffset, EventCount, timestamp of the last event) of one moment."""
         cdef int64_t offset, count, last_timestamp
         self._enter_long()
         offset, count, last_timestamp = self.offset, self.count, self.last_timestamp
-        evtape_gate_leave_long(&self.gate)
+        evtape_spinlock_unlock_long(&self.spinlock)
         return offset, count, last_timestamp  # made outside: a tuple may start a collection, and a finalizer append
 
     def pause(self):
         """Let go of the background thread, which may end now; `limit` stays."""
         self._enter_long()
         self.ahead = NULL
-        evtape_gate_leave_long(&self.gate)
+        evtape_spinlock_unlock_long(&self.spinlock)
 
     def halt(self):
         """Wait for a batch in another thread to end, then write no more: limit is 0 for good."""
@@ -792,14 +695,14 @@ cdef class Appender:
         self._limit = 0
         self.ahead = NULL
         self.mapping = None
-        evtape_gate_leave_long(&self.gate)
+        evtape_spinlock_unlock_long(&self.spinlock)
 
     def forked(self):
         """In a forked child: write no more. A thread that is not there may be inside, so nobody waits for it."""
         self.halted = True
         self._limit = 0
         self.ahead = NULL
-        evtape_gate_leave_long(&self.gate)
+        evtape_spinlock_unlock_long(&self.spinlock)
 
 
 cdef int get_payload(object data, Py_buffer *buffer, str path, Py_ssize_t index=-1) except -1:
@@ -839,9 +742,9 @@ cdef class Scanner:
         self.zero_ordinal = -1
         self.zero_offset = -1
 
-    def run(self, int64_t bound, int64_t count=-1, bint check=False, int64_t stride=1,
+    def run(self, int64_t bound, int64_t count=-1, *, bint verify_checksums=False, int64_t stride=1,
             offsets=None, timestamps=None, sizes=None):
-        """Walk entries below `bound`, at most `count`, comparing checksums if `check`.
+        """Walk entries below `bound`, at most `count`, comparing checksums if `verify_checksums`.
 
         Fills the given int64 arrays with every event whose ordinal is a multiple of `stride`, until they are full.
         Returns None, or why it stopped at an entry: "size", "checksum", "fault".
@@ -867,13 +770,13 @@ cdef class Scanner:
             room = min(room, <int64_t>into_sizes.shape[0])
             ps = &into_sizes[0] if room else NULL
         with nogil:
-            reason = self._walk(mapping.base, bound, count, check, stride, room, po, pt, ps)
+            reason = self._walk(mapping.base, bound, count, verify_checksums, stride, room, po, pt, ps)
         if mapping.faults() != 0:
             return "fault"
         return (None, "size", "checksum")[reason]
 
     cdef int _walk(
-        self, const uint8_t *base, int64_t bound, int64_t count, bint check, int64_t stride, int64_t room,
+        self, const uint8_t *base, int64_t bound, int64_t count, bint verify_checksums, int64_t stride, int64_t room,
         int64_t *offsets, int64_t *timestamps, int64_t *sizes,
     ) noexcept nogil:
         cdef evtape_entry entry
@@ -888,7 +791,7 @@ cdef class Scanner:
             if <int64_t>entry.size > bound - at - EVTAPE_ENTRY_SIZE:
                 reason = 1
                 break
-            if check and evtape_crc32(0, base + at + EVTAPE_ENTRY_SIZE, entry.size) != entry.checksum:
+            if verify_checksums and evtape_crc32(0, base + at + EVTAPE_ENTRY_SIZE, entry.size) != entry.checksum:
                 reason = 2
                 break
             if until_record == 0:
@@ -972,7 +875,7 @@ cdef class Event:
         )
 
     def __reduce__(self):
-        from ._pickle import restore_event
+        from ..stream.pickling import restore_event
         return restore_event, (self.timestamp, bytes(self.data), self.ordinal, self.offset, self.checksum)
 
 
@@ -1001,7 +904,7 @@ cdef class _Fields:
 cdef class Events:
     """Iterates over the events from `offset` (event `ordinal`) to the byte `bound` or the ordinal `stop` (-1: none).
 
-    `problem(ordinal, offset, reason)` is called at damage and is expected to raise; where it returns, the event is
+    `report_problem(ordinal, offset, reason)` is called at damage and is expected to raise. If it returns, the event is
     skipped, or for "zero" accepted.
     """
     cdef Region region
@@ -1011,11 +914,12 @@ cdef class Events:
     cdef int64_t behind  # where the memory that is not yet let go begins
     cdef int64_t ahead  # where the memory ends that was brought in
     cdef int64_t first  # where the iteration began
-    cdef bint check
-    cdef object problem
+    cdef bint verify_checksums
+    cdef object report_problem
 
     def __cinit__(
-        self, Region region not None, int64_t offset, int64_t ordinal, int64_t bound, int64_t stop, bint check, problem
+        self, Region region not None, int64_t offset, int64_t ordinal, int64_t bound, *,
+        int64_t stop=-1, bint verify_checksums, report_problem,
     ):
         region._open()
         if not EVTAPE_HEADER_SIZE <= offset <= bound <= region._size():
@@ -1027,8 +931,8 @@ cdef class Events:
         self.ordinal = ordinal
         self.bound = bound
         self.stop = stop
-        self.check = check
-        self.problem = problem
+        self.verify_checksums = verify_checksums
+        self.report_problem = report_problem
 
     def __iter__(self):
         return self
@@ -1046,7 +950,7 @@ cdef class Events:
             after = self.offset
             if reason == 3:  # where this raises, nothing behind the zeros can be trusted and the iteration is over
                 self.offset = self.bound
-            self.problem(ordinal, at, ("", "size", "checksum", "zero", "fault")[reason])
+            self.report_problem(ordinal, at, ("", "size", "checksum", "zero", "fault")[reason])
             self.offset = after
             if reason == 3:
                 return self._event(at, ordinal, &entry)
@@ -1064,7 +968,7 @@ cdef class Events:
         if left < 0 or <int64_t>entry.size > left:
             self.offset = self.bound
             return 1
-        if self.check:
+        if self.verify_checksums:
             intact = evtape_crc32(0, at + EVTAPE_ENTRY_SIZE, entry.size) == entry.checksum
         if self.mapping.faults() != 0:
             self.offset = self.bound
@@ -1078,13 +982,13 @@ cdef class Events:
     cdef void _move_window(self) noexcept:
         """Let go of what lies far behind, and bring in what comes next once this is no longer about a few events."""
         if self.offset - self.behind > KEEP_BEHIND:
-            evtape_let_go(self.mapping.base, self.behind, self.offset)
+            evtape_drop_pages(self.mapping.base, self.behind, self.offset)
             self.behind = self.offset
         if self.offset - self.first < 65536:
             self.ahead = self.first + 65536
         else:
-            self.ahead = min(self.offset + LOOK_AHEAD, self.bound)
-            evtape_look_ahead(self.mapping.base, self.offset, self.ahead)
+            self.ahead = min(self.offset + PREFETCH_PAGES, self.bound)
+            evtape_prefetch_pages(self.mapping.base, self.offset, self.ahead)
 
     cdef inline Event _event(self, int64_t at, int64_t ordinal, evtape_entry *entry):
         cdef Event event = Event.__new__(Event)
@@ -1123,5 +1027,5 @@ def guard_enabled():
     return bool(evtape_guard_enabled())
 
 
-evtape_not_made_by_users(_Fields)
-evtape_not_made_by_users(_Mapping)
+evtape_forbid_instantiation(_Fields)
+evtape_forbid_instantiation(_Mapping)

@@ -19,7 +19,7 @@ import stat
 import warnings
 from typing import Final
 
-from .errors import SidecarWarning
+from ..errors import SidecarWarning
 from .files import READ, WRITE, open_descriptor, temporary_name, write_all
 from .signals import Held
 

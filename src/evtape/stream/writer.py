@@ -16,16 +16,16 @@ from typing import Any, Literal
 
 import numpy as np
 
-from . import errors
-from . import sidecar as sidecars
-from ._backend import core
-from ._format import FIRST_OFFSET, HEADER_SIZE, TIME_MIN
-from ._time import nanosecond_array
-from .errors import ClosedError, Error, ReadOnlyError
-from .opening import LARGE_PAGE, NO_ROOM, Opened, open_for_writing
+from .. import errors
+from ..core.backend import core
+from ..core.format import FIRST_OFFSET, HEADER_SIZE, TIME_MIN
+from ..core.times import nanosecond_array
+from ..errors import ClosedError, Error, ReadOnlyError
+from ..recovery import watermark as sidecars
+from ..recovery.walk import Report
+from ..system.signals import Held
+from .create import HUGE_PAGE, NO_ROOM, OpenedStream, open_for_writing
 from .reader import Tape
-from .signals import Held
-from .walk import Report
 
 Durability = Literal["none", "close", "interval", "full"]
 
@@ -56,10 +56,10 @@ class Writer(Tape):
 
     ``append`` is the core's own method, so that an event costs one call. Everything else that can happen to a writer
     (no room, closed, forked, failed) shows in ``limit``, the one value the core compares, and is dealt with in
-    ``_room``.
+    ``_reserve``.
     """
 
-    def __init__(self, path: str, options: Options, opened: Opened) -> None:
+    def __init__(self, path: str, options: Options, opened: OpenedStream) -> None:
         super().__init__(path, -1, opened.region, options.verify)  # the descriptor is the caller's until all is well
         #: What opening found and repaired, or None for a stream that was just made.
         self.recovered: Report | None = opened.recovered
@@ -70,7 +70,7 @@ class Writer(Tape):
         self._section = _Section(path, self._slow)
         self._failure: Callable[[], Exception] | None = None
         last = TIME_MIN if self.recovered is None else self.recovered.last_timestamp
-        self._appender = core.Appender(self._region, last, self._room)
+        self._appender = core.Appender(self._region, last, self._reserve)
         self._appender.limit = self._region.size
         # What another process appended may not be durable yet, so the first flush begins at the beginning.
         self._synced = FIRST_OFFSET
@@ -156,7 +156,7 @@ class Writer(Tape):
 
     # ------------------------------------------------------------------------------------------ room
 
-    def _room(self, end: int) -> None:
+    def _reserve(self, end: int) -> None:
         """The slow path of every append: make room up to byte ``end``, or raise what stands in the way of writing."""
         with Held(), self._section:
             if self._failure is not None:
@@ -170,10 +170,10 @@ class Writer(Tape):
         """Extend the file to ``end`` and a step beyond, in the background from here on where the core can."""
         self._require_whole()
         region = self._region
-        region.large_pages = self._wants_large_pages(end)
-        if end > region.reach:
-            self._stop_ahead()
-        elif (region.large_pages or end > LARGE_PAGE) and region.run_ahead(self._durability != "none"):
+        region.huge_pages = self._wants_huge_pages(end)
+        if end > region.reserved:
+            self._stop_preallocator()
+        elif (region.huge_pages or end > HUGE_PAGE) and region.start_preallocator(self._durability != "none"):
             region.grow(end)
             return  # the core moves the limit itself, so that it can ask for more before the room is used up
         step = min(max(region.size, _STEP_MIN), _STEP_MAX)
@@ -185,17 +185,17 @@ class Writer(Tape):
             region.grow(end)  # not a step ahead, but what this event needs
         self._appender.limit = region.size
 
-    def _wants_large_pages(self, end: int) -> bool:
+    def _wants_huge_pages(self, end: int) -> bool:
         """Large pages are made in a tenth of the time, but a flush writes the whole of one for a single event.
 
         So a stream that is flushed at each append never gets them, and one that is flushed now and then only once it
         is larger than one of them.
         """
-        return self._durability == "none" or (self._durability != "full" and end > LARGE_PAGE)
+        return self._durability == "none" or (self._durability != "full" and end > HUGE_PAGE)
 
-    def _stop_ahead(self) -> None:
+    def _stop_preallocator(self) -> None:
         self._appender.pause()
-        self._region.stop_ahead()
+        self._region.stop_preallocator()
 
     def _fail(self, failure: Callable[[], Exception]) -> None:
         """From here on every write raises ``failure()``."""
@@ -474,7 +474,7 @@ def _cut(path: str, fd: int, end: int, durable: bool) -> None:
         # Windows refuses while a view is alive; the next open for append cuts. Not yet run.
         if os.name == "nt" and isinstance(error, PermissionError):
             return
-        raise errors.named(error, path, f"cutting the file to its {end} bytes") from None
+        raise errors.with_path(error, path, f"cutting the file to its {end} bytes") from None
 
 
 def open_writer(path: str, mode: str, options: Options) -> Writer:
@@ -516,7 +516,7 @@ def _living() -> list[Writer]:
 def _before_fork() -> None:
     # A process with a second thread should not fork; the background thread comes back when room is asked for again.
     for writer in _living():
-        writer._stop_ahead()
+        writer._stop_preallocator()
 
 
 def _after_fork_in_child() -> None:

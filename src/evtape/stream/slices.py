@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 import numpy.typing as npt
 
-from ._backend import core
-from ._format import ENTRY_SIZE, TIME_MAX, TIME_MIN
-from ._pickle import restore_slice
-from ._time import nanoseconds
+from ..core.backend import core
+from ..core.format import ENTRY_SIZE, TIME_MAX, TIME_MIN
+from ..core.times import nanoseconds
+from .pickling import restore_slice
 
 if TYPE_CHECKING:
     from .reader import Tape
@@ -33,7 +33,7 @@ class Slice(Sequence[core.Event]):
         self._ordinals = ordinals
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return restore_slice, (self._tape.path, self._tape.verify_payloads, self._ordinals)
+        return restore_slice, (self._tape.path, self._tape.verify_checksums, self._ordinals)
 
     def __repr__(self) -> str:
         return f"<evtape slice of {self._tape.path!r}: {len(self)} events>"

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ._backend import core
-from ._format import FIRST_OFFSET
+from ..core.backend import core
+from ..core.format import FIRST_OFFSET
 
 STRIDE = 64  # 16 bytes of memory per 64 events
 KEEP = 32 << 20  # bytes behind a walk that stay in this process's memory
@@ -22,7 +22,7 @@ class Break(NamedTuple):
     reason: str
 
 
-def pass_of(scanner: core.Scanner, most: int) -> int:
+def events_per_pass(scanner: core.Scanner, most: int) -> int:
     """How many events to walk before memory is let go again: about ``KEEP`` bytes of the size met so far."""
     mean = (scanner.offset - FIRST_OFFSET) // scanner.ordinal if scanner.ordinal else KEEP // STRIDE
     return max(1, min(most, KEEP // mean))
@@ -71,11 +71,15 @@ class Index:
             self._make_room()
             free = slice(self._blocks, None)
             reason = scanner.run(
-                bound, pass_of(scanner, _PASS), False, STRIDE, self._offsets[free], self._timestamps[free]
+                bound,
+                events_per_pass(scanner, _PASS),
+                stride=STRIDE,
+                offsets=self._offsets[free],
+                timestamps=self._timestamps[free],
             )
             self._blocks += scanner.recorded
             if scanner.offset - behind > KEEP:
-                self._region.let_go(behind, scanner.offset)
+                self._region.drop_pages(behind, scanner.offset)
                 behind = scanner.offset
         if reason == "fault":
             return reason

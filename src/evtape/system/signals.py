@@ -15,7 +15,8 @@ from types import FrameType
 from typing import Any, Self
 
 # A walk may take minutes, and its objects release what they own, so a handler need not wait for it.
-_WALKS = frozenset(f"{__package__}.{name}" for name in ("walk", "index", "search"))
+_ROOT = __name__.partition(".")[0]
+_WALKS = frozenset(f"{_ROOT}.{name}" for name in ("recovery.walk", "recovery.search", "stream.index"))
 _NUMBERS = sorted(map(int, signal.valid_signals()))
 
 _holds = False  # whether the main thread holds handlers back now; no other thread changes this
@@ -103,7 +104,7 @@ def _is_in_walk(frame: FrameType | None) -> bool:
     """Whether the innermost function of this package is one that walks a stream."""
     while frame is not None:
         name = str(frame.f_globals.get("__name__", ""))
-        if name.startswith(f"{__package__}."):
+        if name.startswith(f"{_ROOT}."):
             return name in _WALKS
         frame = frame.f_back
     return False

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._backend import core
+from ..core.backend import core
 
 
 def restore_reader(path: str, verify: bool) -> Any:

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from . import errors
-from ._format import TIME_MAX, TIME_MIN
+from .. import errors
+from .format import TIME_MAX, TIME_MIN
 
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _MICROSECOND = dt.timedelta(microseconds=1)

@@ -12,14 +12,14 @@ from typing import Any, Literal, Self, overload
 import numpy as np
 import numpy.typing as npt
 
-from . import errors, guard
-from ._backend import core
-from ._format import ENTRY_SIZE, FIRST_OFFSET, HEADER_SIZE
-from ._pickle import restore_reader
-from .errors import Error, FormatError, ReadOnlyError
-from .files import READ, open_descriptor, require_regular
+from .. import errors, guard
+from ..core.backend import core
+from ..core.format import ENTRY_SIZE, FIRST_OFFSET, HEADER_SIZE
+from ..errors import Error, FormatError, ReadOnlyError
+from ..system.files import READ, open_descriptor, require_regular
+from ..system.signals import Held
 from .index import STRIDE, Index
-from .signals import Held
+from .pickling import restore_reader
 from .slices import Column, Slice, strided
 
 _tapes: weakref.WeakSet[Tape] = weakref.WeakSet()
@@ -34,7 +34,7 @@ class Tape(Sequence[core.Event]):
     """
 
     path: str  #: the stream's file name
-    verify_payloads: bool  #: whether a checksum is compared when a payload is handed out
+    verify_checksums: bool  #: whether a checksum is compared when a payload is handed out
 
     _fd = -1  # until there is one, so that what could not be opened can be closed
     _region: core.Region = None  # type: ignore[assignment]
@@ -42,7 +42,7 @@ class Tape(Sequence[core.Event]):
     def __init__(self, path: str, fd: int, region: core.Region, verify: bool) -> None:
         guard.ensure()
         self.path = path
-        self.verify_payloads = verify
+        self.verify_checksums = verify
         self._fd = fd
         self._region = region
         self._index = Index(region)
@@ -98,7 +98,7 @@ class Tape(Sequence[core.Event]):
             ordinal = range(length)[key]
         except IndexError:
             if self._index.broken is not None and key >= length:
-                self._problem(*self._index.broken)
+                self._report_problem(*self._index.broken)
             raise IndexError(f"{self.path}: index {key} is outside a stream of {length} events") from None
         return self._event(ordinal)
 
@@ -109,7 +109,14 @@ class Tape(Sequence[core.Event]):
         next event.
         """
         bound = self._refresh()
-        return core.Events(self._region, FIRST_OFFSET, 0, bound, -1, self.verify_payloads, self._problem)
+        return core.Events(
+            self._region,
+            FIRST_OFFSET,
+            0,
+            bound,
+            verify_checksums=self.verify_checksums,
+            report_problem=self._report_problem,
+        )
 
     timestamps = property(lambda self: self[:].timestamps, doc=Slice.timestamps.__doc__)
     sizes = property(lambda self: self[:].sizes, doc=Slice.sizes.__doc__)
@@ -197,7 +204,7 @@ class Tape(Sequence[core.Event]):
             return self._refresh()
         return self._refresh_index()
 
-    def _problem(self, ordinal: int, offset: int, reason: str) -> None:
+    def _report_problem(self, ordinal: int, offset: int, reason: str) -> None:
         """Called where a walk meets damage. Returns only for sixteen zero bytes that are an event after all."""
         if reason != "fault":
             self._refresh()  # a file that became shorter reads as zeros up to the end of its last page
@@ -215,9 +222,19 @@ class Tape(Sequence[core.Event]):
     def _events(self, start: int, stop: int) -> core.Events:
         bound = self._reach(stop)
         if stop <= start:
-            return core.Events(self._region, FIRST_OFFSET, 0, FIRST_OFFSET, 0, False, self._problem)
+            return core.Events(
+                self._region, FIRST_OFFSET, 0, FIRST_OFFSET, verify_checksums=False, report_problem=self._report_problem
+            )
         offset = self._index.locate(start, bound)
-        return core.Events(self._region, offset, start, bound, stop, self.verify_payloads, self._problem)
+        return core.Events(
+            self._region,
+            offset,
+            start,
+            bound,
+            stop=stop,
+            verify_checksums=self.verify_checksums,
+            report_problem=self._report_problem,
+        )
 
     def _column(self, name: str, start: int, stop: int) -> Column:
         """One column of the events [start, stop).
@@ -241,11 +258,11 @@ class Tape(Sequence[core.Event]):
     def _rows(self, start: int, stop: int, kind: np.dtype[Any]) -> npt.NDArray[Any]:
         bound = self._reach(stop)
         first, end = self._index.locate(start, bound), self._index.locate(stop, bound)
-        if self.verify_payloads:
+        if self.verify_checksums:
             scanner = core.Scanner(self._region, first, start)
-            reason = scanner.run(end, -1, True)
+            reason = scanner.run(end, verify_checksums=True)
             if reason is not None:
-                self._problem(scanner.ordinal, scanner.offset, reason)
+                self._report_problem(scanner.ordinal, scanner.offset, reason)
         return strided(self._region.view(first, end).toreadonly(), stop - start, kind)
 
     def _unsorted_at(self) -> int:
@@ -293,12 +310,12 @@ class Reader(Tape):
     def _require_stream(self) -> None:
         write_offset = self._region.load_header()[0]
         size = os.fstat(self._fd).st_size  # after the header: a live stream may have grown in between
-        self._region.cover(size)
+        self._region.extend(size)
         if FIRST_OFFSET <= write_offset <= size:
             return
         # An unusable header over a valid first event is a damaged stream; over anything else, not a stream at all.
         scanner = core.Scanner(self._region)
-        scanner.run(size, 1, True)
+        scanner.run(size, 1, verify_checksums=True)
         if scanner.ordinal == 0 or scanner.zero_ordinal == 0:
             raise FormatError(f"{self.path}: not a stream (its first 8 bytes would be WriteOffset {write_offset})")
         if write_offset > size:
@@ -306,7 +323,7 @@ class Reader(Tape):
         raise FormatError(f"{self.path}: WriteOffset {write_offset} in the header is unusable; see 'evtape recover'")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return restore_reader, (self.path, self.verify_payloads)
+        return restore_reader, (self.path, self.verify_checksums)
 
     def _refresh(self) -> int:
         if self.closed:
@@ -323,7 +340,7 @@ class Reader(Tape):
             size = os.fstat(self._fd).st_size
             if write_offset > size:
                 raise errors.truncated(self.path, size, write_offset)
-            region.cover(size)
+            region.extend(size)
         if write_offset <= known or not (self._still(known, tail) and self._still(*self._last)):
             self._rewound = known, write_offset
             raise self._lost(size, known)

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ._backend import core
-from ._format import ENTRY, ENTRY_SIZE, TIME_MAX, TIME_MIN
+from ..core.backend import core
+from ..core.format import ENTRY, ENTRY_SIZE, TIME_MAX, TIME_MIN
 
 _SPAN = 1 << 20  # places looked at together, at most: the next event is near more often than not, so it begins with
 _SPAN_FIRST = 1 << 12
@@ -56,7 +56,7 @@ class Search:
                 self.gave_up = self._left < 0
                 if self.gave_up or self.sum(place + ENTRY_SIZE, place + ENTRY_SIZE + size) == checksum:
                     return place
-            self._region.let_go(at, end)
+            self._region.drop_pages(at, end)
             self.progress(end, self._bound)
             at, span = end, min(2 * span, _SPAN)
         return -1

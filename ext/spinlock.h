@@ -5,8 +5,8 @@
  * GIL both close it. It is never contended in the usual case of one writing thread, and then costs
  * one load, or one exchange.
  */
-#ifndef EVTAPE_GATE_H
-#define EVTAPE_GATE_H
+#ifndef EVTAPE_SPINLOCK_H
+#define EVTAPE_SPINLOCK_H
 
 #include <Python.h>
 #include <stdatomic.h>
@@ -28,34 +28,34 @@ static inline void evtape_pause(int spins) {
 
 typedef struct {
     atomic_int closed;
-} evtape_gate;
+} evtape_spinlock;
 
-static inline int evtape_gate_try_long(evtape_gate *gate) {
-    return atomic_exchange_explicit(&gate->closed, 1, memory_order_acquire) == 0;
+static inline int evtape_spinlock_try_long(evtape_spinlock *lock) {
+    return atomic_exchange_explicit(&lock->closed, 1, memory_order_acquire) == 0;
 }
 
-static inline void evtape_gate_leave_long(evtape_gate *gate) {
-    atomic_store_explicit(&gate->closed, 0, memory_order_release);
+static inline void evtape_spinlock_unlock_long(evtape_spinlock *lock) {
+    atomic_store_explicit(&lock->closed, 0, memory_order_release);
 }
 
 #ifdef Py_GIL_DISABLED
 #define EVTAPE_GIL 0
-#define evtape_gate_try evtape_gate_try_long
-#define evtape_gate_leave evtape_gate_leave_long
+#define evtape_spinlock_try evtape_spinlock_try_long
+#define evtape_spinlock_unlock evtape_spinlock_unlock_long
 #else
 #define EVTAPE_GIL 1
-static inline int evtape_gate_try(evtape_gate *gate) {
-    return atomic_load_explicit(&gate->closed, memory_order_relaxed) == 0;
+static inline int evtape_spinlock_try(evtape_spinlock *lock) {
+    return atomic_load_explicit(&lock->closed, memory_order_relaxed) == 0;
 }
-static inline void evtape_gate_leave(evtape_gate *gate) {
-    (void)gate;
+static inline void evtape_spinlock_unlock(evtape_spinlock *lock) {
+    (void)lock;
 }
 #endif
 
 /* Called without the GIL: returns when the gate was seen open, which does not mean that it still
  * is. */
-static inline void evtape_gate_wait(evtape_gate *gate) {
-    for (int spins = 0; atomic_load_explicit(&gate->closed, memory_order_relaxed); spins++)
+static inline void evtape_spinlock_wait(evtape_spinlock *lock) {
+    for (int spins = 0; atomic_load_explicit(&lock->closed, memory_order_relaxed); spins++)
         evtape_pause(spins);
 }
 

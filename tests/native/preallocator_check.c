@@ -1,9 +1,10 @@
-/* prefault_check.c - tests and measures ext/prefault.c without Python.
+/* preallocator_check.c - tests and measures ext/preallocate.c ext/preallocator.c without Python.
  *
- *     cc -std=c11 -O2 -pthread -Iext tests/native/prefault_check.c ext/prefault.c -o prefault_check
- *     ./prefault_check [directory]                                    # tests
- *     ./prefault_check --bench [directory [events [rounds [job]]]]    # whole jobs, interleaved,
- * medians
+ *     cc -std=c11 -O2 -pthread -Iext tests/native/preallocator_check.c ext/preallocate.c
+ * ext/preallocator.c -o preallocator_check
+ *     ./preallocator_check [directory]                                    # tests
+ *     ./preallocator_check --bench [directory [events [rounds [job]]]]    # whole jobs,
+ * interleaved, medians
  *
  * Exit code 0 when everything holds. What cannot be tested here (no root, no tmpfs) is named and
  * skipped.
@@ -18,7 +19,7 @@ int main(void) {
 }
 #else
 
-#include "prefault.h"
+#include "preallocator.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -73,13 +74,13 @@ static int64_t size_of(int fd) {
 }
 
 static void tape_open(struct tape *t, const char *directory, int64_t reserved) {
-    snprintf(t->path, sizeof t->path, "%s/prefault_check.%ld.tape", directory, (long)getpid());
+    snprintf(t->path, sizeof t->path, "%s/preallocator_check.%ld.tape", directory, (long)getpid());
     t->fd = open(t->path, O_RDWR | O_CREAT | O_TRUNC, 0600);
     if (t->fd < 0) {
         perror(t->path);
         exit(1);
     }
-    int64_t unit = EVTAPE_ROOM_ALIGNMENT;
+    int64_t unit = EVTAPE_HUGE_PAGE;
     t->reserved = reserved;
     t->raw = mmap(NULL, (size_t)(reserved + unit), PROT_NONE,
                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -93,31 +94,31 @@ static void tape_open(struct tape *t, const char *directory, int64_t reserved) {
 }
 
 static void tape_close(struct tape *t) {
-    munmap(t->raw, (size_t)(t->reserved + EVTAPE_ROOM_ALIGNMENT));
+    munmap(t->raw, (size_t)(t->reserved + EVTAPE_HUGE_PAGE));
     close(t->fd);
     unlink(t->path);
 }
 
-static int begin_and_wait(evtape_ahead *ahead, int64_t end) {
-    evtape_ahead_begin(ahead);
-    return evtape_ahead_wait(ahead, end);
+static int begin_and_wait(evtape_preallocator *ahead, int64_t end) {
+    evtape_preallocator_announce(ahead);
+    return evtape_preallocator_wait(ahead, end);
 }
 
-/* The writer's slow path, as documented in prefault.h. */
-static int room(evtape_ahead *ahead, int64_t end, int64_t *limit) {
-    int64_t got = evtape_ahead_limit(ahead, end);
+/* The writer's slow path, as documented in preallocator.h. */
+static int room(evtape_preallocator *ahead, int64_t end, int64_t *limit) {
+    int64_t got = evtape_preallocator_limit(ahead, end);
     if (got < end) {
         int error = begin_and_wait(ahead, end);
         if (error != 0)
             return error;
-        got = evtape_ahead_limit(ahead, end);
+        got = evtape_preallocator_limit(ahead, end);
     }
     *limit = got;
     return 0;
 }
 
 /* Appends until `stop_at`; every byte is a function of its position, so that a wrong page shows. */
-static int fill(struct tape *t, evtape_ahead *ahead, int64_t *position, int64_t stop_at,
+static int fill(struct tape *t, evtape_preallocator *ahead, int64_t *position, int64_t stop_at,
                 int64_t unit) {
     int64_t limit = 0;
     while (*position + unit <= stop_at) {
@@ -151,48 +152,49 @@ static bool filled(struct tape *t, int64_t from, int64_t to, int64_t unit) {
 static void test_room_make(const char *directory) {
     struct tape t;
     tape_open(&t, directory, 64 * MIB);
-    for (int populate = EVTAPE_ROOM_ALLOCATE; populate <= EVTAPE_ROOM_SMALL; populate++) {
+    for (int populate = EVTAPE_PAGES_NONE; populate <= EVTAPE_PAGES_SMALL; populate++) {
         int64_t from = populate * 8 * MIB;
-        CHECK(evtape_room_make(t.fd, t.base, from, from + 8 * MIB, populate) == 0);
+        CHECK(evtape_preallocate(t.fd, t.base, from, from + 8 * MIB, populate) == 0);
         CHECK(size_of(t.fd) == from + 8 * MIB);
         t.base[from + 8 * MIB - 1] = 1;
     }
-    CHECK(evtape_room_make(t.fd, t.base, 24 * MIB, 24 * MIB + 100, EVTAPE_ROOM_LARGE) == 0);
+    CHECK(evtape_preallocate(t.fd, t.base, 24 * MIB, 24 * MIB + 100, EVTAPE_PAGES_HUGE) == 0);
     CHECK(size_of(t.fd) == 24 * MIB + 100);
     /* Room below the size keeps what is there and does not shorten. */
-    CHECK(evtape_room_make(t.fd, t.base, 0, MIB, EVTAPE_ROOM_LARGE) == 0);
+    CHECK(evtape_preallocate(t.fd, t.base, 0, MIB, EVTAPE_PAGES_HUGE) == 0);
     CHECK(size_of(t.fd) == 24 * MIB + 100 && t.base[8 * MIB - 1] == 1);
     /* A large page that is broken because the file ends in it is filled up, and what is there
      * stays. */
     CHECK(ftruncate(t.fd, 0) == 0 && pwrite(t.fd, "abcdefgh", 8, 0) == 8);
-    CHECK(evtape_room_make(t.fd, t.base, 4, 5 * MIB, EVTAPE_ROOM_LARGE) == 0);
+    CHECK(evtape_preallocate(t.fd, t.base, 4, 5 * MIB, EVTAPE_PAGES_HUGE) == 0);
     CHECK(size_of(t.fd) == 5 * MIB && memcmp(t.base, "abcdefgh\0", 10) == 0);
     memset(t.base + 8, 'i', (size_t)(5 * MIB - 8));
-    CHECK(evtape_room_make(t.fd, t.base, 8, 9 * MIB, EVTAPE_ROOM_LARGE) == 0);
+    CHECK(evtape_preallocate(t.fd, t.base, 8, 9 * MIB, EVTAPE_PAGES_HUGE) == 0);
     CHECK(t.base[8] == 'i' && t.base[5 * MIB - 1] == 'i' && t.base[5 * MIB] == 0);
     CHECK(ftruncate(t.fd, (off_t)(24 * MIB + 100)) == 0);
-    CHECK(evtape_room_make(t.fd, t.base, 5, 5, EVTAPE_ROOM_LARGE) == 0);
-    CHECK(evtape_room_make(t.fd, t.base, 6, 5, EVTAPE_ROOM_LARGE) == EINVAL);
-    CHECK(evtape_room_make(-1, t.base, 0, MIB, EVTAPE_ROOM_LARGE) == EBADF);
+    CHECK(evtape_preallocate(t.fd, t.base, 5, 5, EVTAPE_PAGES_HUGE) == 0);
+    CHECK(evtape_preallocate(t.fd, t.base, 6, 5, EVTAPE_PAGES_HUGE) == EINVAL);
+    CHECK(evtape_preallocate(-1, t.base, 0, MIB, EVTAPE_PAGES_HUGE) == EBADF);
     tape_close(&t);
 }
 
 static void test_growth(const char *directory, int64_t bytes, int populate, int write_back) {
     struct tape t;
     tape_open(&t, directory, bytes + 64 * MIB);
-    CHECK(evtape_room_make(t.fd, t.base, 0, EVTAPE_ROOM_ALIGNMENT, populate) == 0);
+    CHECK(evtape_preallocate(t.fd, t.base, 0, EVTAPE_HUGE_PAGE, populate) == 0);
     publish(&t, 24);
-    evtape_ahead *ahead =
-        evtape_ahead_start(t.fd, t.base, t.reserved, 0, EVTAPE_ROOM_ALIGNMENT, offset_of(&t));
+    evtape_preallocator *ahead =
+        evtape_preallocator_start(t.fd, t.base, t.reserved, 0, EVTAPE_HUGE_PAGE, offset_of(&t));
     CHECK(ahead != NULL);
-    evtape_ahead_mode(ahead, populate, write_back);
+    evtape_preallocator_mode(ahead, populate, write_back);
     int64_t position = 1040;
     CHECK(fill(&t, ahead, &position, bytes, 1040) == 0);
-    CHECK(evtape_ahead_ready(ahead) >= position && size_of(t.fd) >= evtape_ahead_ready(ahead));
+    CHECK(evtape_preallocator_ready(ahead) >= position &&
+          size_of(t.fd) >= evtape_preallocator_ready(ahead));
     /* The thread and the writer leave not more than the largest step and the largest distance
      * behind. */
     CHECK(size_of(t.fd) <= position + 48 * MIB);
-    evtape_ahead_stop(ahead);
+    evtape_preallocator_stop(ahead);
     CHECK(ftruncate(t.fd, (off_t)position) == 0);
     CHECK(filled(&t, 1040, position, 1040));
     tape_close(&t);
@@ -211,10 +213,10 @@ static int64_t resident_bytes(void) {
 static void test_resident_memory(const char *directory, int64_t bytes) {
     struct tape t;
     tape_open(&t, directory, bytes + 64 * MIB);
-    CHECK(evtape_room_make(t.fd, t.base, 0, EVTAPE_ROOM_ALIGNMENT, EVTAPE_ROOM_LARGE) == 0);
+    CHECK(evtape_preallocate(t.fd, t.base, 0, EVTAPE_HUGE_PAGE, EVTAPE_PAGES_HUGE) == 0);
     publish(&t, 24);
-    evtape_ahead *ahead =
-        evtape_ahead_start(t.fd, t.base, t.reserved, 0, EVTAPE_ROOM_ALIGNMENT, offset_of(&t));
+    evtape_preallocator *ahead =
+        evtape_preallocator_start(t.fd, t.base, t.reserved, 0, EVTAPE_HUGE_PAGE, offset_of(&t));
     int64_t position = 65536, highest = 0;
     for (int64_t to = 32 * MIB; to <= bytes; to += 32 * MIB) {
         CHECK(fill(&t, ahead, &position, to, 65536) == 0);
@@ -226,7 +228,7 @@ static void test_resident_memory(const char *directory, int64_t bytes) {
 #if defined(__linux__) && !defined(__SANITIZE_THREAD__) /* whose shadow memory counts, too */
     CHECK(highest < 256 * MIB);
 #endif
-    evtape_ahead_stop(ahead);
+    evtape_preallocator_stop(ahead);
     CHECK(filled(&t, 65536, position, 65536));
     tape_close(&t);
 }
@@ -235,22 +237,23 @@ static void test_resident_memory(const char *directory, int64_t bytes) {
 static void test_reserved_is_the_end(const char *directory) {
     struct tape t;
     tape_open(&t, directory, 12 * MIB);
-    CHECK(evtape_room_make(t.fd, t.base, 0, 4096, EVTAPE_ROOM_LARGE) == 0);
+    CHECK(evtape_preallocate(t.fd, t.base, 0, 4096, EVTAPE_PAGES_HUGE) == 0);
     publish(&t, 24);
-    evtape_ahead *ahead = evtape_ahead_start(t.fd, t.base, t.reserved, 0, 4096, offset_of(&t));
+    evtape_preallocator *ahead =
+        evtape_preallocator_start(t.fd, t.base, t.reserved, 0, 4096, offset_of(&t));
     int64_t position = 1024;
     CHECK(fill(&t, ahead, &position, 12 * MIB, 1024) == 0);
     CHECK(position == 12 * MIB && size_of(t.fd) == 12 * MIB);
     CHECK(begin_and_wait(ahead, 12 * MIB + 1) == EFBIG);
     CHECK(begin_and_wait(ahead, 12 * MIB) == 0);
     CHECK(size_of(t.fd) == 12 * MIB);
-    evtape_ahead_stop(ahead);
+    evtape_preallocator_stop(ahead);
     tape_close(&t);
 }
 
 #ifdef __linux__
 static bool small_disk(char *path, size_t size) {
-    snprintf(path, size, "/tmp/prefault_check.XXXXXX");
+    snprintf(path, size, "/tmp/preallocator_check.XXXXXX");
     if (mkdtemp(path) == NULL)
         return false;
     if (mount("tmpfs", path, "tmpfs", 0, "size=4m") == 0)
@@ -269,18 +272,19 @@ static void test_full_disk(bool with_thread) {
     CHECK(posix_fallocate(other, 0, 2 * MIB) == 0);
     struct tape t;
     tape_open(&t, directory, 64 * MIB);
-    CHECK(evtape_room_make(t.fd, t.base, 0, 4 * MIB, EVTAPE_ROOM_LARGE) == ENOSPC);
+    CHECK(evtape_preallocate(t.fd, t.base, 0, 4 * MIB, EVTAPE_PAGES_HUGE) == ENOSPC);
     CHECK(size_of(t.fd) == 0);
-    CHECK(evtape_room_make(t.fd, t.base, 0, 4096, EVTAPE_ROOM_LARGE) == 0);
+    CHECK(evtape_preallocate(t.fd, t.base, 0, 4096, EVTAPE_PAGES_HUGE) == 0);
     publish(&t, 24);
-    evtape_ahead *ahead = evtape_ahead_start(t.fd, t.base, t.reserved, 0, 4096, offset_of(&t));
+    evtape_preallocator *ahead =
+        evtape_preallocator_start(t.fd, t.base, t.reserved, 0, 4096, offset_of(&t));
     /* A wait that cannot be met is what starts the thread on so small a disk. */
     if (with_thread)
         CHECK(begin_and_wait(ahead, 16 * MIB) == ENOSPC);
     int64_t position = 1024;
     CHECK(fill(&t, ahead, &position, 16 * MIB, 1024) == ENOSPC);
     CHECK(position >= MIB + MIB / 2 && position <= 2 * MIB); /* the last free pages were used */
-    CHECK(size_of(t.fd) == evtape_ahead_ready(ahead));
+    CHECK(size_of(t.fd) == evtape_preallocator_ready(ahead));
     int64_t stuck = position;
     CHECK(fill(&t, ahead, &position, 16 * MIB, 1024) == ENOSPC && position == stuck);
     close(other);
@@ -288,7 +292,7 @@ static void test_full_disk(bool with_thread) {
     CHECK(fill(&t, ahead, &position, 16 * MIB, 1024) == ENOSPC);
     CHECK(position > stuck + MIB);
     CHECK(filled(&t, 1024, position, 1024));
-    evtape_ahead_stop(ahead);
+    evtape_preallocator_stop(ahead);
     tape_close(&t);
     CHECK(umount(directory) == 0);
     rmdir(directory);
@@ -304,16 +308,17 @@ static void test_file_size_limit(const char *directory, int64_t bytes) {
         signal(SIGXFSZ, SIG_IGN); /* as Python does */
         struct tape t;
         tape_open(&t, directory, 64 * MIB);
-        CHECK(evtape_room_make(t.fd, t.base, 0, 4096, EVTAPE_ROOM_LARGE) == 0);
+        CHECK(evtape_preallocate(t.fd, t.base, 0, 4096, EVTAPE_PAGES_HUGE) == 0);
         publish(&t, 24);
-        evtape_ahead *ahead = evtape_ahead_start(t.fd, t.base, t.reserved, 0, 4096, offset_of(&t));
+        evtape_preallocator *ahead =
+            evtape_preallocator_start(t.fd, t.base, t.reserved, 0, 4096, offset_of(&t));
         CHECK(setrlimit(RLIMIT_FSIZE, &limit) == 0);
         int64_t position = 1000;
         CHECK(fill(&t, ahead, &position, 32 * MIB, 1000) == EFBIG);
         CHECK(position == bytes - bytes % 1000 && size_of(t.fd) <= bytes);
-        CHECK(evtape_room_make(t.fd, t.base, bytes, bytes + 1, EVTAPE_ROOM_LARGE) == EFBIG);
+        CHECK(evtape_preallocate(t.fd, t.base, bytes, bytes + 1, EVTAPE_PAGES_HUGE) == EFBIG);
         CHECK(filled(&t, 1000, position, 1000));
-        evtape_ahead_stop(ahead);
+        evtape_preallocator_stop(ahead);
         tape_close(&t);
         fflush(stdout);
         _exit(failures != 0);
@@ -332,30 +337,31 @@ static int open_descriptors(void) {
 static void test_stop_anywhere(const char *directory) {
     struct tape t;
     tape_open(&t, directory, 128 * MIB);
-    CHECK(evtape_room_make(t.fd, t.base, 0, 4096, EVTAPE_ROOM_LARGE) == 0);
+    CHECK(evtape_preallocate(t.fd, t.base, 0, 4096, EVTAPE_PAGES_HUGE) == 0);
     int before = open_descriptors();
-    evtape_ahead_stop(NULL);
+    evtape_preallocator_stop(NULL);
     for (int i = 0; i < 100; i++) {
         publish(&t, 24);
         CHECK(ftruncate(t.fd, 4096) == 0);
-        evtape_ahead *ahead = evtape_ahead_start(t.fd, t.base, t.reserved, 0, 4096, offset_of(&t));
+        evtape_preallocator *ahead =
+            evtape_preallocator_start(t.fd, t.base, t.reserved, 0, 4096, offset_of(&t));
         int64_t position = 1024;
         /* 0: untouched, 1: small and without a thread, 2: the thread just born, 3: at work or
          * asleep */
         static const int64_t until[] = {0, MIB, 17 * MIB, 40 * MIB};
         CHECK(fill(&t, ahead, &position, until[i % 4], 1024) == 0);
         for (int k = 0; k < i % 3; k++)
-            evtape_ahead_kick(ahead);
+            evtape_preallocator_wake(ahead);
         if (i % 8 == 7)
             usleep(3000);
-        evtape_ahead_stop(ahead);
+        evtape_preallocator_stop(ahead);
     }
     CHECK(open_descriptors() == before);
     tape_close(&t);
 }
 
 struct waiter {
-    evtape_ahead *ahead;
+    evtape_preallocator *ahead;
     int64_t end;
     int result;
 };
@@ -372,9 +378,10 @@ static void test_waiters(const char *directory) {
     for (int round = 0; round < 10; round++) {
         struct tape t;
         tape_open(&t, directory, 256 * MIB);
-        CHECK(evtape_room_make(t.fd, t.base, 0, 4096, EVTAPE_ROOM_LARGE) == 0);
+        CHECK(evtape_preallocate(t.fd, t.base, 0, 4096, EVTAPE_PAGES_HUGE) == 0);
         publish(&t, 24);
-        evtape_ahead *ahead = evtape_ahead_start(t.fd, t.base, t.reserved, 0, 4096, offset_of(&t));
+        evtape_preallocator *ahead =
+            evtape_preallocator_start(t.fd, t.base, t.reserved, 0, 4096, offset_of(&t));
         pthread_t threads[4];
         struct waiter waiters[4];
         for (int i = 0; i < 4; i++) {
@@ -382,13 +389,13 @@ static void test_waiters(const char *directory) {
             pthread_create(&threads[i], NULL, wait_main, &waiters[i]);
         }
         for (int i = 0; i < 1000; i++)
-            evtape_ahead_kick(ahead);
+            evtape_preallocator_wake(ahead);
         for (int i = 0; i < 4; i++)
             pthread_join(threads[i], NULL);
         for (int i = 0; i < 4; i++)
             CHECK(waiters[i].result == 0);
-        CHECK(evtape_ahead_ready(ahead) >= 64 * MIB && size_of(t.fd) >= 64 * MIB);
-        evtape_ahead_stop(ahead);
+        CHECK(evtape_preallocator_ready(ahead) >= 64 * MIB && size_of(t.fd) >= 64 * MIB);
+        evtape_preallocator_stop(ahead);
         tape_close(&t);
     }
 }
@@ -396,9 +403,10 @@ static void test_waiters(const char *directory) {
 static void test_fork(const char *directory) {
     struct tape t;
     tape_open(&t, directory, 128 * MIB);
-    CHECK(evtape_room_make(t.fd, t.base, 0, 4096, EVTAPE_ROOM_LARGE) == 0);
+    CHECK(evtape_preallocate(t.fd, t.base, 0, 4096, EVTAPE_PAGES_HUGE) == 0);
     publish(&t, 24);
-    evtape_ahead *ahead = evtape_ahead_start(t.fd, t.base, t.reserved, 0, 4096, offset_of(&t));
+    evtape_preallocator *ahead =
+        evtape_preallocator_start(t.fd, t.base, t.reserved, 0, 4096, offset_of(&t));
     int64_t position = 1024;
     for (int i = 1; i <= 16; i++) {
         CHECK(fill(&t, ahead, &position, i * 6 * MIB, 1024) == 0);
@@ -406,15 +414,15 @@ static void test_fork(const char *directory) {
         pid_t child = fork();
         if (child == 0) {
             int before = open_descriptors();
-            evtape_ahead_forked(NULL);
-            evtape_ahead_forked(ahead);
+            evtape_preallocator_forked(NULL);
+            evtape_preallocator_forked(ahead);
             _exit(open_descriptors() != before - 1);
         }
         int status = -1;
         CHECK(waitpid(child, &status, 0) == child && status == 0);
     }
     CHECK(filled(&t, 1024, position, 1024));
-    evtape_ahead_stop(ahead);
+    evtape_preallocator_stop(ahead);
     tape_close(&t);
 }
 
@@ -422,9 +430,10 @@ static void test_fork(const char *directory) {
 static void test_idle(const char *directory) {
     struct tape t;
     tape_open(&t, directory, 128 * MIB);
-    CHECK(evtape_room_make(t.fd, t.base, 0, 4096, EVTAPE_ROOM_LARGE) == 0);
+    CHECK(evtape_preallocate(t.fd, t.base, 0, 4096, EVTAPE_PAGES_HUGE) == 0);
     publish(&t, 24);
-    evtape_ahead *ahead = evtape_ahead_start(t.fd, t.base, t.reserved, 0, 4096, offset_of(&t));
+    evtape_preallocator *ahead =
+        evtape_preallocator_start(t.fd, t.base, t.reserved, 0, 4096, offset_of(&t));
     int64_t position = 1024;
     CHECK(fill(&t, ahead, &position, 32 * MIB, 1024) == 0);
     usleep(100000);
@@ -433,7 +442,7 @@ static void test_idle(const char *directory) {
     usleep(300000);
     clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &b);
     CHECK((b.tv_sec - a.tv_sec) * 1000000000L + b.tv_nsec - a.tv_nsec < 5000000L);
-    evtape_ahead_stop(ahead);
+    evtape_preallocator_stop(ahead);
     tape_close(&t);
 }
 
@@ -441,11 +450,11 @@ static void run_tests(const char *directory) {
     printf("room_make\n");
     test_room_make(directory);
     printf("growth\n");
-    test_growth(directory, 300 * MIB, EVTAPE_ROOM_LARGE, 1);
-    test_growth(directory, 300 * MIB, EVTAPE_ROOM_LARGE, 0);
-    test_growth(directory, 100 * MIB, EVTAPE_ROOM_SMALL, 0);
-    test_growth(directory, 100 * MIB, EVTAPE_ROOM_ALLOCATE, 0);
-    test_growth(directory, 3 * MIB, EVTAPE_ROOM_LARGE, 0);
+    test_growth(directory, 300 * MIB, EVTAPE_PAGES_HUGE, 1);
+    test_growth(directory, 300 * MIB, EVTAPE_PAGES_HUGE, 0);
+    test_growth(directory, 100 * MIB, EVTAPE_PAGES_SMALL, 0);
+    test_growth(directory, 100 * MIB, EVTAPE_PAGES_NONE, 0);
+    test_growth(directory, 3 * MIB, EVTAPE_PAGES_HUGE, 0);
     test_reserved_is_the_end(directory);
     printf("resident memory\n");
     test_resident_memory(directory, 1024 * MIB);
@@ -512,30 +521,30 @@ static void job_write(struct tape *t, int64_t events) {
 }
 
 static void job_mapped(struct tape *t, int64_t events, enum job job) {
-    int64_t end = 24 + events * EVENT, offset = 24, limit = EVTAPE_ROOM_ALIGNMENT, made = limit;
-    evtape_ahead *ahead = NULL;
+    int64_t end = 24 + events * EVENT, offset = 24, limit = EVTAPE_HUGE_PAGE, made = limit;
+    evtape_preallocator *ahead = NULL;
     int error = 0;
     if (job == NAIVE) {
         error = ftruncate(t->fd, (off_t)end);
         limit = end;
     } else {
         /* The header of a stream is written before its room is made. */
-        int mode = job == AHEAD_SMALL ? EVTAPE_ROOM_SMALL : EVTAPE_ROOM_LARGE;
+        int mode = job == AHEAD_SMALL ? EVTAPE_PAGES_SMALL : EVTAPE_PAGES_HUGE;
         if (pwrite(t->fd, payload, 24, 0) != 24)
             abort();
-        error = evtape_room_make(t->fd, t->base, 24, limit, mode);
+        error = evtape_preallocate(t->fd, t->base, 24, limit, mode);
     }
     publish(t, offset);
     if (job > INLINE) {
-        ahead = evtape_ahead_start(t->fd, t->base, t->reserved, 0, limit, offset_of(t));
-        evtape_ahead_mode(ahead, job == AHEAD_SMALL ? EVTAPE_ROOM_SMALL : EVTAPE_ROOM_LARGE,
-                          job == AHEAD_WRITE_BACK);
+        ahead = evtape_preallocator_start(t->fd, t->base, t->reserved, 0, limit, offset_of(t));
+        evtape_preallocator_mode(ahead, job == AHEAD_SMALL ? EVTAPE_PAGES_SMALL : EVTAPE_PAGES_HUGE,
+                                 job == AHEAD_WRITE_BACK);
     }
     for (int64_t i = 0; i < events && error == 0; i++) {
         if (offset + EVENT > limit && job == INLINE) {
-            int64_t step = made / 8 / EVTAPE_ROOM_ALIGNMENT * EVTAPE_ROOM_ALIGNMENT;
+            int64_t step = made / 8 / EVTAPE_HUGE_PAGE * EVTAPE_HUGE_PAGE;
             step = step < 2 * MIB ? 2 * MIB : step > 8 * MIB ? 8 * MIB : step;
-            error = evtape_room_make(t->fd, t->base, made, made + step, EVTAPE_ROOM_LARGE);
+            error = evtape_preallocate(t->fd, t->base, made, made + step, EVTAPE_PAGES_HUGE);
             limit = made += step;
         } else if (offset + EVENT > limit) {
             error = room(ahead, offset + EVENT, &limit);
@@ -544,7 +553,7 @@ static void job_mapped(struct tape *t, int64_t events, enum job job) {
         offset += EVENT;
         publish(t, offset);
     }
-    evtape_ahead_stop(ahead);
+    evtape_preallocator_stop(ahead);
     if (error != 0 || ftruncate(t->fd, (off_t)end) != 0) {
         printf("no room: %s\n", strerror(error != 0 ? error : errno));
         exit(1);
@@ -567,7 +576,7 @@ static struct cost job_run(const char *directory, int64_t events, enum job job) 
         job_write(&t, events);
     else
         job_mapped(&t, events, job);
-    munmap(t.raw, (size_t)(t.reserved + EVTAPE_ROOM_ALIGNMENT));
+    munmap(t.raw, (size_t)(t.reserved + EVTAPE_HUGE_PAGE));
     close(t.fd);
     double n = (double)events;
     struct cost cost = {(double)(now_ns(CLOCK_MONOTONIC) - start) / n,

@@ -1,0 +1,13 @@
+/* paging.h - the size of a huge page: mappings begin at a multiple of it, and space is made in
+ * steps of it.
+ *
+ * SPDX-License-Identifier: MIT
+ */
+#ifndef EVTAPE_PAGING_H
+#define EVTAPE_PAGING_H
+
+#include <stdint.h>
+
+#define EVTAPE_HUGE_PAGE ((int64_t)2 << 20)
+
+#endif

@@ -1,0 +1,1 @@
+"""What a crash may have left: verify it, find what is intact, repair it."""

@@ -1,0 +1,1 @@
+"""One stream: create it, write it, read it, query it."""

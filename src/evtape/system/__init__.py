@@ -1,0 +1,1 @@
+"""What differs between operating systems: descriptors, files, sidecar files, locks, signals."""
