@@ -19,14 +19,23 @@ import os
 import numpy as np
 
 from .. import errors
-from .format import bounded
-from .times import nanoseconds
+from .describe import describe_event
+from .format import REASONS, bounded
+from .times import nanoseconds, to_datetime64
 
 NAME = "native"
 
 
 evtape_layout_init()
 evtape_crc32_init()
+
+# Why a walk stops at an entry, in the order of REASONS in format.py.
+cdef enum:
+    INTACT
+    SIZE
+    CHECKSUM
+    ZERO
+    FAULT
 
 # Below this many bytes a batch is written without releasing the GIL: taking it back from a busy thread may cost
 # milliseconds.
@@ -138,16 +147,16 @@ cdef class Region:
     """
     cdef readonly str path
     cdef int64_t first  # bytes of the file when this region was made
-    cdef int64_t known  # bytes of the file that may be touched; with `ahead` there may be more
+    cdef int64_t known  # bytes of the file that may be touched; with a preallocator there may be more
     cdef int fd
     cdef bint writable
     cdef bint split_at_pages
     cdef bint write_back  # what the background thread was told
-    cdef bint large  # room is made of large pages
+    cdef bint huge  # space is populated in huge pages
     cdef _Mapping mapping
-    cdef evtape_preallocator *ahead  # makes room in the background, or NULL
+    cdef evtape_preallocator *preallocator  # makes room in the background, or NULL
     cdef int stopping  # calls of stop_preallocator that wait for a thread, which may still be at work on the file
-    cdef Appender appender  # the one that may hold on to `ahead`
+    cdef Appender appender  # the one that may hold on to the preallocator
     cdef object whole  # a memoryview of the mapping; every view that is handed out is a slice of it
     cdef list former  # mappings that were outgrown; other threads may still be storing through them
 
@@ -157,12 +166,12 @@ cdef class Region:
         self.writable = writable
         self.split_at_pages = split_at_pages
         self.former = []
-        self.large = True
+        self.huge = True
         self._map(size)
         self.first = self.known = size
 
     def __dealloc__(self):
-        evtape_preallocator_stop(self.ahead)
+        evtape_preallocator_stop(self.preallocator)
 
     cdef _map(self, int64_t size):
         # A file that is only read may well never grow.
@@ -184,18 +193,21 @@ cdef class Region:
         return self._size()
 
     cdef inline int64_t _size(self) noexcept:
-        return self.known if self.ahead == NULL else max(self.known, evtape_preallocator_ready(self.ahead))
+        return self.known if self.preallocator == NULL else max(self.known, evtape_preallocator_ready(self.preallocator))
 
     @property
     def huge_pages(self):
-        """Whether room is made of large pages: far cheaper to make, but flushed as a whole."""
-        return self.large
+        """Whether space is populated in huge pages: far cheaper to make, but flushed as a whole."""
+        return self.huge
 
     @huge_pages.setter
-    def huge_pages(self, bint large):
-        self.large = large
-        if self.ahead != NULL:
-            evtape_preallocator_mode(self.ahead, EVTAPE_PAGES_HUGE if large else EVTAPE_PAGES_SMALL, self.write_back)
+    def huge_pages(self, bint huge):
+        self.huge = huge
+        if self.preallocator != NULL:
+            evtape_preallocator_mode(self.preallocator, self._pages(), self.write_back)
+
+    cdef int _pages(self) noexcept:
+        return EVTAPE_PAGES_HUGE if self.huge else EVTAPE_PAGES_SMALL
 
     @property
     def reserved(self):
@@ -221,21 +233,21 @@ cdef class Region:
         self.extend(max(size, self._size()))
 
     cdef int _make_room(self, int64_t size) except -1:
-        cdef int error, populate = EVTAPE_PAGES_HUGE if self.large else EVTAPE_PAGES_SMALL
+        cdef int error, populate = self._pages()
         self._wait_stopped()
         self._open()
         cdef int64_t start = self._size()
         cdef _Mapping mapping = self.mapping
-        cdef evtape_preallocator *ahead
+        cdef evtape_preallocator *preallocator
         if size <= start:  # a signal handler has extended it already
             return 0
         with cython.critical_section(self):
-            ahead = self.ahead
-            if ahead != NULL:
-                evtape_preallocator_announce(ahead)
+            preallocator = self.preallocator
+            if preallocator != NULL:
+                evtape_preallocator_announce(preallocator)
         with nogil:
-            if ahead != NULL:
-                error = evtape_preallocator_wait(ahead, size)
+            if preallocator != NULL:
+                error = evtape_preallocator_wait(preallocator, size)
             elif size <= mapping.length:
                 error = evtape_preallocate(self.fd, mapping.base, start, size, populate)
             else:
@@ -260,36 +272,36 @@ cdef class Region:
         cdef uint8_t *base
         self._wait_stopped()
         self._open()
-        if self.ahead == NULL:
+        if self.preallocator == NULL:
             base = self.mapping.base
-            self.ahead = evtape_preallocator_start(
+            self.preallocator = evtape_preallocator_start(
                 self.fd, base, self.mapping.length, self.first, self.known, <const int64_t *>base
             )
-            if self.ahead != NULL:
+            if self.preallocator != NULL:
                 self.write_back = write_back
-                evtape_preallocator_mode(self.ahead, EVTAPE_PAGES_HUGE if self.large else EVTAPE_PAGES_SMALL, write_back)
-        return self.ahead != NULL
+                evtape_preallocator_mode(self.preallocator, self._pages(), write_back)
+        return self.preallocator != NULL
 
     def stop_preallocator(self):
         """End the thread. The appender lets go of it first."""
-        cdef evtape_preallocator *ahead
+        cdef evtape_preallocator *preallocator
         cdef Appender appender = self.appender
         with cython.critical_section(self):
-            ahead = self.ahead
+            preallocator = self.preallocator
             self.known = self._size()
-            self.ahead = NULL
+            self.preallocator = NULL
             self.stopping += 1
-        if appender is not None:  # after `ahead` is NULL, where the appender takes it from
+        if appender is not None:  # after the region's is NULL, where the appender takes it from
             appender.pause()
         with nogil:
-            evtape_preallocator_stop(ahead)
+            evtape_preallocator_stop(preallocator)
         with cython.critical_section(self):
             self.stopping -= 1
 
     def forked(self):
         """In a forked child, which has no such thread: forget it."""
-        evtape_preallocator_forked(self.ahead)
-        self.ahead = NULL
+        evtape_preallocator_forked(self.preallocator)
+        self.preallocator = NULL
         self.stopping = 0
 
     @cython.critical_section
@@ -334,6 +346,12 @@ cdef class Region:
         if error != 0:
             raise errors.with_path(OSError(error, ""), self.path, f"flushing bytes {start} to {stop}")
 
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc_info):
+        self.close()
+
     def close(self):
         """Let go of the mapping. Views stay valid and keep it alive."""
         self.stop_preallocator()
@@ -370,7 +388,7 @@ cdef class Appender:
     cdef Region region
     cdef _Mapping mapping  # keeps base alive while this appender may store through it
     cdef uint8_t *base
-    cdef evtape_preallocator *ahead  # the region's; asked for more room before Python is
+    cdef evtape_preallocator *preallocator  # the region's; asked for more room before Python is
     cdef readonly int64_t offset
     cdef readonly int64_t count
     cdef readonly int64_t last_timestamp
@@ -410,7 +428,7 @@ cdef class Appender:
         if self.region.mapping is not None:
             self.mapping = self.region.mapping
             self.base = self.mapping.base
-            self.ahead = self.region.ahead
+            self.preallocator = self.region.preallocator
         evtape_spinlock_unlock_long(&self.spinlock)
         return 0
 
@@ -424,9 +442,9 @@ cdef class Appender:
         """Whether there is room up to `end`, with the gate held. Half way through what is there, more is asked for."""
         if end <= self._limit:
             return True
-        if self._limit == 0 or self.ahead == NULL:
+        if self._limit == 0 or self.preallocator == NULL:
             return False
-        self._limit = evtape_preallocator_limit(self.ahead, end)
+        self._limit = evtape_preallocator_limit(self.preallocator, end)
         return end <= self._limit
 
     cdef int _fault(self) except -1:
@@ -685,7 +703,7 @@ cdef class Appender:
     def pause(self):
         """Let go of the background thread, which may end now; `limit` stays."""
         self._enter_long()
-        self.ahead = NULL
+        self.preallocator = NULL
         evtape_spinlock_unlock_long(&self.spinlock)
 
     def halt(self):
@@ -693,7 +711,7 @@ cdef class Appender:
         self._enter_long()
         self.halted = True
         self._limit = 0
-        self.ahead = NULL
+        self.preallocator = NULL
         self.mapping = None
         evtape_spinlock_unlock_long(&self.spinlock)
 
@@ -701,7 +719,7 @@ cdef class Appender:
         """In a forked child: write no more. A thread that is not there may be inside, so nobody waits for it."""
         self.halted = True
         self._limit = 0
-        self.ahead = NULL
+        self.preallocator = NULL
         evtape_spinlock_unlock_long(&self.spinlock)
 
 
@@ -753,7 +771,7 @@ cdef class Scanner:
         cdef int64_t *po = NULL
         cdef int64_t *pt = NULL
         cdef int64_t *ps = NULL
-        cdef int64_t room = 0x7FFFFFFFFFFFFFFF
+        cdef int64_t room = INT64_MAX
         cdef _Mapping mapping
         cdef int reason
         self.region._open()
@@ -772,8 +790,8 @@ cdef class Scanner:
         with nogil:
             reason = self._walk(mapping.base, bound, count, verify_checksums, stride, room, po, pt, ps)
         if mapping.faults() != 0:
-            return "fault"
-        return (None, "size", "checksum")[reason]
+            reason = FAULT
+        return REASONS[reason]
 
     cdef int _walk(
         self, const uint8_t *base, int64_t bound, int64_t count, bint verify_checksums, int64_t stride, int64_t room,
@@ -782,17 +800,17 @@ cdef class Scanner:
         cdef evtape_entry entry
         cdef int64_t at = self.offset, ordinal = self.ordinal, last = self.last_timestamp, filled = 0
         cdef int64_t until_record = (stride - ordinal % stride) % stride
-        cdef int reason = 0
+        cdef int reason = INTACT
         while at < bound and count != 0:
             if bound - at < EVTAPE_ENTRY_SIZE:
-                reason = 1
+                reason = SIZE
                 break
             entry = evtape_load_entry(base + at)
             if <int64_t>entry.size > bound - at - EVTAPE_ENTRY_SIZE:
-                reason = 1
+                reason = SIZE
                 break
             if verify_checksums and evtape_crc32(0, base + at + EVTAPE_ENTRY_SIZE, entry.size) != entry.checksum:
-                reason = 2
+                reason = CHECKSUM
                 break
             if until_record == 0:
                 if filled == room:
@@ -849,6 +867,21 @@ cdef class Event:
         self.offset = bounded("offset", offset, 0, INT64_MAX)
         self.checksum = crc32(data) if checksum is None else bounded("checksum", checksum, 0, UINT32_MAX)
 
+    @property
+    def bytes(self):
+        """The payload as bytes: a copy. O(size)."""
+        return bytes(self.data)
+
+    @property
+    def text(self):
+        """The payload as text. Raises UnicodeDecodeError if it is not UTF-8. O(size)."""
+        return str(self.data, "utf-8")
+
+    @property
+    def time(self):
+        """The timestamp as numpy.datetime64[ns], UTC."""
+        return to_datetime64(self.timestamp)
+
     def __iter__(self):
         cdef _Fields fields = _Fields.__new__(_Fields)
         fields.event = self
@@ -869,14 +902,7 @@ cdef class Event:
         return hash((self.timestamp, self.data))
 
     def __repr__(self):
-        return (
-            f"Event(timestamp={self.timestamp}, data=<{len(self.data)} bytes>, "
-            f"ordinal={self.ordinal}, offset={self.offset})"
-        )
-
-    def __reduce__(self):
-        from ..stream.pickling import restore_event
-        return restore_event, (self.timestamp, bytes(self.data), self.ordinal, self.offset, self.checksum)
+        return describe_event(self)
 
 
 @cython.final
@@ -911,8 +937,8 @@ cdef class Events:
     cdef _Mapping mapping
     cdef object whole
     cdef int64_t offset, ordinal, bound, stop
-    cdef int64_t behind  # where the memory that is not yet let go begins
-    cdef int64_t ahead  # where the memory ends that was brought in
+    cdef int64_t behind  # where the pages begin that were not dropped yet
+    cdef int64_t prefetched  # up to where the pages were prefetched
     cdef int64_t first  # where the iteration began
     cdef bint verify_checksums
     cdef object report_problem
@@ -927,7 +953,7 @@ cdef class Events:
         self.region = region
         self.mapping = region.mapping
         self.whole = PyMemoryView_FromObject(region.whole).toreadonly()
-        self.offset = self.behind = self.ahead = self.first = offset
+        self.offset = self.behind = self.prefetched = self.first = offset
         self.ordinal = ordinal
         self.bound = bound
         self.stop = stop
@@ -945,14 +971,14 @@ cdef class Events:
         while self.offset < self.bound and self.ordinal != self.stop:
             at, ordinal = self.offset, self.ordinal
             reason = self._step(&entry)
-            if reason == 0:
+            if reason == INTACT:
                 return self._event(at, ordinal, &entry)
             after = self.offset
-            if reason == 3:  # where this raises, nothing behind the zeros can be trusted and the iteration is over
+            if reason == ZERO:  # where this raises, nothing behind the zeros can be trusted and the iteration is over
                 self.offset = self.bound
-            self.report_problem(ordinal, at, ("", "size", "checksum", "zero", "fault")[reason])
+            self.report_problem(ordinal, at, REASONS[reason])
             self.offset = after
-            if reason == 3:
+            if reason == ZERO:
                 return self._event(at, ordinal, &entry)
         raise StopIteration
 
@@ -961,23 +987,23 @@ cdef class Events:
         cdef const uint8_t *at = self.mapping.base + self.offset
         cdef int64_t left = self.bound - self.offset - EVTAPE_ENTRY_SIZE
         cdef bint intact = True
-        if self.offset >= self.ahead:
+        if self.offset >= self.prefetched:
             self._move_window()
         if left >= 0:
             entry[0] = evtape_load_entry(at)
         if left < 0 or <int64_t>entry.size > left:
             self.offset = self.bound
-            return 1
+            return SIZE
         if self.verify_checksums:
             intact = evtape_crc32(0, at + EVTAPE_ENTRY_SIZE, entry.size) == entry.checksum
         if self.mapping.faults() != 0:
             self.offset = self.bound
-            return 4
+            return FAULT
         self.offset += EVTAPE_ENTRY_SIZE + <int64_t>entry.size
         self.ordinal += 1
         if not intact:
-            return 2
-        return 3 if entry.timestamp == 0 and entry.size == 0 else 0
+            return CHECKSUM
+        return ZERO if entry.timestamp == 0 and entry.size == 0 else INTACT
 
     cdef void _move_window(self) noexcept:
         """Let go of what lies far behind, and bring in what comes next once this is no longer about a few events."""
@@ -985,10 +1011,10 @@ cdef class Events:
             evtape_drop_pages(self.mapping.base, self.behind, self.offset)
             self.behind = self.offset
         if self.offset - self.first < 65536:
-            self.ahead = self.first + 65536
+            self.prefetched = self.first + 65536
         else:
-            self.ahead = min(self.offset + PREFETCH_PAGES, self.bound)
-            evtape_prefetch_pages(self.mapping.base, self.offset, self.ahead)
+            self.prefetched = min(self.offset + PREFETCH_PAGES, self.bound)
+            evtape_prefetch_pages(self.mapping.base, self.offset, self.prefetched)
 
     cdef inline Event _event(self, int64_t at, int64_t ordinal, evtape_entry *entry):
         cdef Event event = Event.__new__(Event)

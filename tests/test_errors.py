@@ -264,7 +264,7 @@ def test_the_family_of_exceptions(et):
 def test_a_corrupt_error_pickles_whole(et):
     error = et.CorruptError("text", 3, 120, "checksum")
     again = pickle.loads(pickle.dumps(error))
-    assert (str(again), again.index, again.offset, again.reason) == ("text", 3, 120, "checksum")
+    assert (str(again), again.ordinal, again.offset, again.reason) == ("text", 3, 120, "checksum")
 
 
 @posix

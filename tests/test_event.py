@@ -6,6 +6,7 @@ import copy
 import pickle
 import zlib
 
+import numpy as np
 import pytest
 
 from tests.helpers import NS, stream
@@ -81,7 +82,24 @@ def test_made_by_hand(et):
     assert (event.timestamp, bytes(event.data), event.ordinal, event.offset) == (5, b"abc", 0, 0)
     assert event.checksum == zlib.crc32(b"abc")
     assert event.data.readonly
-    assert repr(event) == "Event(timestamp=5, data=<3 bytes>, ordinal=0, offset=0)"
+    assert repr(event) == "Event(0, 1970-01-01T00:00:00.000000005Z, b'abc')"
     for wrong in (lambda: et.Event(), lambda: et.Event(5), lambda: et.Event(5, "text"), lambda: et.Event("x", b"")):
         with pytest.raises(TypeError):
             wrong()
+
+
+def test_the_payload_as_bytes_and_text_and_the_time(et, tmp_path):
+    with et.open(tmp_path / "t.tape", "w") as tape:
+        tape.append("gr\u00fc\u00df".encode(), timestamp="2026-11-25T09:30:00.000000001Z")
+        tape.append(b"\xff" * 100, timestamp=2**62)
+        one, other = tape
+    assert (one.bytes, one.text) == ("gr\u00fc\u00df".encode(), "gr\u00fc\u00df")
+    assert one.time == np.datetime64("2026-11-25T09:30:00.000000001", "ns")
+    assert one.time.dtype == np.dtype("datetime64[ns]")
+    assert "2026-11-25T09:30:00.000000001Z" in repr(one)
+    assert repr(other).endswith("\\xff'... 100 bytes)")
+    with pytest.raises(UnicodeDecodeError):
+        _ = other.text
+    for name in ("bytes", "text", "time"):
+        with pytest.raises(AttributeError):
+            setattr(one, name, 1)

@@ -192,7 +192,7 @@ def test_without_extended_attributes_a_sidecar_ends_with_its_boot(et, tmp_path, 
     _large(et, path)
     assert (tmp_path / "x.tape.side").exists()
     module = sys.modules["evtape.recovery.watermark"]
-    with open(path, "rb") as file, module.Sidecar(str(path), file.fileno()) as sidecar:
+    with open(path, "rb") as file, module.WatermarkFile(str(path), file.fileno()) as sidecar:
         assert sidecar.load().count == len(BIG)
         _boot(et, monkeypatch, 2)
         assert sidecar.load() is None
@@ -210,7 +210,7 @@ def test_a_sidecar_of_another_user_is_not_trusted(et, tmp_path, monkeypatch):
     os.chown(side, 1001, 1001)
     record = side.read_bytes()
     module = sys.modules["evtape.recovery.watermark"]
-    with open(path, "rb") as file, module.Sidecar(str(path), file.fileno()) as sidecar:
+    with open(path, "rb") as file, module.WatermarkFile(str(path), file.fileno()) as sidecar:
         assert sidecar.load() is None
         os.chown(side, 1000, 1000)
         assert sidecar.load().count == len(BIG)

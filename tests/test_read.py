@@ -77,7 +77,7 @@ def test_payloads_are_read_only_views(et, path, mode):
 def test_payloads_of_the_native_core_are_not_copied(et, path):
     # The pure core hands out copies: without C nothing turns a SIGBUS into an exception.
     with et.open(path) as tape:
-        whole = np.frombuffer(memoryview(tape._region.view(0, tape._region.size)), np.uint8)
+        whole = np.frombuffer(memoryview(tape._source.region.view(0, tape._source.region.size)), np.uint8)
         for event in tape:
             shares = np.shares_memory(whole, np.frombuffer(event.data, np.uint8))
             assert shares is (et.backend == "native" and len(event.data) > 0)
@@ -150,7 +150,7 @@ def test_an_empty_stream(et, tmp_path):
 
 
 def test_a_reader_pickles_and_copies_as_its_path(et, path):
-    with et.open(path, verify=False) as tape:
+    with et.open(path, verify_checksums=False) as tape:
         for again in (pickle.loads(pickle.dumps(tape)), copy.copy(tape), copy.deepcopy(tape)):
             with again:
                 assert type(again) is type(tape)
@@ -165,7 +165,7 @@ def test_verify_off_hands_out_damaged_payloads(et, path):
         at = tape[100].offset + 16
     raw[at] ^= 1
     path.write_bytes(raw)
-    with et.open(path, verify=False) as tape:
+    with et.open(path, verify_checksums=False) as tape:
         assert bytes(tape[100].data) == raw[at : at + len(EVENTS[100][1])]
         assert len(list(tape)) == 200
         assert len(tape[100:101].rows(f"V{len(EVENTS[100][1])}")) == 1
@@ -174,7 +174,7 @@ def test_verify_off_hands_out_damaged_payloads(et, path):
                     lambda: tape[100:101].rows(f"V{len(EVENTS[100][1])}")):  # fmt: skip
             with pytest.raises(et.CorruptError, match="checksum") as caught:
                 use()
-            assert (caught.value.index, caught.value.offset, caught.value.reason) == (100, at - 16, "checksum")
+            assert (caught.value.ordinal, caught.value.offset, caught.value.reason) == (100, at - 16, "checksum")
             assert str(path) in str(caught.value)
         assert (len(tape), bytes(tape[101].data)) == (200, EVENTS[101][1])
         assert len(tape.timestamps) == 200  # columns need no payload
@@ -211,7 +211,7 @@ def test_sixteen_zero_bytes_are_an_event_where_the_count_adds_up(et, tmp_path):
         next(iterator)
         with pytest.raises(et.CorruptError) as caught:
             next(iterator)
-        assert (caught.value.index, caught.value.offset, caught.value.reason) == (1, 41, "zero")
+        assert (caught.value.ordinal, caught.value.offset, caught.value.reason) == (1, 41, "zero")
     report = et.verify(path)
     assert (report.state, report.reason, report.events, report.end) == ("damaged", "zero", 1, 41)
 

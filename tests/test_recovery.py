@@ -152,7 +152,7 @@ def test_damage_in_the_middle_is_never_cut_silently(et, tmp_path):
     path.write_bytes(raw)
     with pytest.raises(et.CorruptError, match="intact events follow") as caught:
         et.open(path, "a")
-    assert (caught.value.index, caught.value.offset) == (20, at)
+    assert (caught.value.ordinal, caught.value.offset) == (20, at)
     assert path.read_bytes() == raw
     report = et.recover(path)  # asked for, it cuts and keeps what it cut
     assert (report.events, report.lost, report.ok) == (20, True, False)
@@ -181,7 +181,7 @@ def test_many_problems_are_counted_and_a_hundred_listed(et, tmp_path):
     path.write_bytes(raw)
     report = et.verify(path)
     assert (report.problem_count, len(report.problems)) == (250, 100)
-    assert [problem.index for problem in report.problems] == list(range(10, 110))
+    assert [problem.ordinal for problem in report.problems] == list(range(10, 110))
 
 
 def test_progress_rises_to_the_end(et, tmp_path):

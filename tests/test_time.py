@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-import os
-import time
+import sys
 
 import numpy as np
 import pytest
@@ -63,18 +62,46 @@ def test_a_class_with_an_index(et, tmp_path):
         assert tape.timestamps.tolist() == [NS, NS]
 
 
-@pytest.mark.skipif(not hasattr(time, "tzset"), reason="the zone of a process cannot be set here")
-def test_a_naive_datetime_is_local_time(et, tmp_path, monkeypatch):
-    monkeypatch.setenv("TZ", "XYZ-3")
-    time.tzset()
-    try:
-        with et.open(tmp_path / "t.tape", "w") as tape:
-            tape.append(b"x", timestamp=dt.datetime(2022, 1, 1, 3, 10, 23))
-            assert tape[0].timestamp == NS
-    finally:
-        monkeypatch.undo()
-        time.tzset()
-        assert os.environ.get("TZ") != "XYZ-3"
+@pytest.mark.parametrize("value", [dt.datetime(2022, 1, 1, 0, 10, 23), "2022-01-01T00:10:23", "2022-01-01"], ids=str)
+def test_a_time_without_a_zone_is_refused_with_both_ways_out(et, tmp_path, value):
+    with et.open(tmp_path / "t.tape", "w") as tape:
+        for call in (
+            lambda: tape.append(b"x", timestamp=value),
+            lambda: tape.append_many([b"x"], [value]),
+            lambda: tape.between(starting_at=value),
+            lambda: tape.searchsorted(value),
+        ):
+            with pytest.raises(ValueError, match=r"has no zone; for UTC .*'Z', for local time .*\+01:00") as caught:
+                call()
+            assert str(tape.path) in str(caught.value)
+            assert str(value) in str(caught.value)
+        assert len(tape) == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("2022-01-01T00:10:23Z", NS),
+        ("2022-01-01T01:10:23+01:00", NS),
+        (" 2022-01-01 00:10:23.000000007Z ", NS + 7),
+        ("2022-01-01T00:10:23,5Z", NS + 500_000_000),
+        ("20220101T001023Z", NS),
+        ("1969-12-31T23:59:59.999999999Z", -1),
+    ],
+)
+def test_iso_text_is_a_time_everywhere(et, tmp_path, text, wanted):
+    with et.open(tmp_path / "t.tape", "w") as tape:
+        tape.append(b"x", timestamp=text)
+        tape.append_many([b"x"], [text])
+        assert tape.timestamps.tolist() == [wanted, wanted]
+        assert len(tape.between(starting_at=text, ending_at=text)) == 2
+        assert tape.searchsorted(text, "right") == 2
+
+
+def test_shown_times_come_back(et):
+    times = sys.modules["evtape.core.times"]
+    for value in (0, -1, NS, 2**63 - 1, -(2**63)):
+        assert times.parse_iso(times.iso(value)) == (value, True)
 
 
 def test_nanoseconds_of_a_datetime_subclass_count(et, tmp_path):
@@ -86,7 +113,13 @@ def test_nanoseconds_of_a_datetime_subclass_count(et, tmp_path):
         assert tape[0].timestamp == NS + 7
 
 
-BAD = [("now", TypeError), (1.5, TypeError), (2**63, OverflowError), (np.datetime64("NaT", "s"), ValueError)]
+BAD = [
+    ("now", ValueError),
+    ("2022-01-01T00:00:00.1234567890Z", ValueError),
+    (1.5, TypeError),
+    (2**63, OverflowError),
+    (np.datetime64("NaT", "s"), ValueError),
+]
 
 
 @pytest.mark.parametrize(("value", "error"), BAD, ids=[str(value) for value, _ in BAD])

@@ -90,10 +90,10 @@ def test_verify(et, vector, path):
         assert (report.first_timestamp, report.last_timestamp) == (vector.prefix[0][0], vector.prefix[-1][0])
         assert vector.prefix[0] == (vector.first["timestamp"], bytes.fromhex(vector.first["data_hex"]))
     for problem in report.problems:
-        assert (problem.index == -1) == (problem.offset == -1) == (problem.reason in ("header", "truncated", "count"))
-    in_events = [problem for problem in report.problems if problem.index >= 0]
+        assert (problem.ordinal == -1) == (problem.offset == -1) == (problem.reason in ("header", "truncated", "count"))
+    in_events = [problem for problem in report.problems if problem.ordinal >= 0]
     if in_events and vector.reason == in_events[0].reason:
-        assert (in_events[0].index, in_events[0].offset) == (vector.events, vector.end)
+        assert (in_events[0].ordinal, in_events[0].offset) == (vector.events, vector.end)
     assert json.loads(json.dumps(report.as_dict()))["state"] == vector.state
     assert path.read_bytes() == vector.raw
 
@@ -115,7 +115,7 @@ def test_reading(et, vector, path):
         with pytest.raises(et.CorruptError) as caught:
             next(iterator)
         error = caught.value
-        assert (error.index, error.offset, error.reason) == (vector.events, vector.end, vector.reason)
+        assert (error.ordinal, error.offset, error.reason) == (vector.events, vector.end, vector.reason)
         assert str(path) in str(error)
         assert pairs(tape[: vector.events]) == vector.prefix
         with pytest.raises(et.CorruptError) as caught:
@@ -198,7 +198,7 @@ def test_opening_for_append(et, vector, path, tmp_path):
             et.open(path, "a")
         assert str(path) in str(caught.value)
         if refusal == "CorruptError":
-            assert (caught.value.index, caught.value.offset, caught.value.reason) == (
+            assert (caught.value.ordinal, caught.value.offset, caught.value.reason) == (
                 vector.events,
                 vector.end,
                 vector.reason,

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 import threading
-from typing import Literal, overload
+from typing import Any, Literal, overload
 
 from . import errors, guard
 from .core.backend import Event, backend
@@ -32,12 +32,14 @@ from .errors import (
 )
 from .mapped import MappedFile
 from .recovery.repair import recover
-from .recovery.salvage import Salvaged
-from .recovery.walk import Problem, Report, verify
-from .stream.reader import Reader, Tape
+from .recovery.report import Problem, Report, Salvaged
+from .recovery.walk import verify
+from .stream import pickling as _pickling  # noqa: F401 - registers itself
+from .stream.reader import Reader
 from .stream.slices import Slice
+from .stream.tape import Tape
 from .stream.writer import Durability, Options, Writer, open_writer
-from .system.signals import Held
+from .system.signals import SignalsDeferred
 
 __version__ = "0.1.0"
 
@@ -69,49 +71,60 @@ __all__ = [
 ]
 
 
+Path = str | bytes | os.PathLike[Any]
+
+
 @overload
-def open(path: str | os.PathLike[str], mode: Literal["r"] = "r", *, verify: bool = True) -> Reader: ...
+def open(path: Path, mode: Literal["r"] = "r", *, verify_checksums: bool = True) -> Reader: ...
 @overload
 def open(
-    path: str | os.PathLike[str],
+    path: Path,
     mode: Literal["a", "x", "w"],
     *,
     capacity: int = 0,
     durability: Durability = "close",
     interval: float = 1.0,
-    verify: bool = True,
+    verify_checksums: bool = True,
 ) -> Writer: ...
+@overload
 def open(
-    path: str | os.PathLike[str],
+    path: Path,
     mode: str = "r",
     *,
     capacity: int = 0,
     durability: Durability = "close",
     interval: float = 1.0,
-    verify: bool = True,
+    verify_checksums: bool = True,
+) -> Reader | Writer: ...
+def open(
+    path: Path,
+    mode: str = "r",
+    *,
+    capacity: int = 0,
+    durability: Durability = "close",
+    interval: float = 1.0,
+    verify_checksums: bool = True,
 ) -> Reader | Writer:
     """Open a stream.
 
-    Modes: ``"r"`` reads, also while it is written; ``"a"`` appends and makes the stream if there is none; ``"x"``
-    makes a new one and raises FileExistsError if the name is taken; ``"w"`` makes a new one in its place (readers of
-    the old one keep what they have).
+    Modes: ``"r"`` reads, also while another process writes; ``"a"`` appends and creates the stream if there is none;
+    ``"x"`` creates a new one and raises FileExistsError if the name is taken; ``"w"`` creates a new one in its place
+    (readers of the old one keep what they have).
 
-    ``capacity``: bytes of room made and populated before the first append. ``durability``: ``"close"`` (default)
-    makes events durable at ``sync()`` and ``close()``, ``"none"`` only at ``sync()``, ``"interval"`` also every
-    ``interval`` seconds, ``"full"`` before each append returns. ``verify=False`` switches off the comparison of
-    checksums when payloads are handed out.
+    ``capacity``: bytes that are preallocated and populated before the first append. ``durability``: ``"close"``
+    (default) makes events durable at ``sync()`` and ``close()``, ``"none"`` only at ``sync()``, ``"interval"`` also
+    every ``interval`` seconds, ``"full"`` before each append returns. ``verify_checksums=False`` switches off the
+    comparison of checksums when payloads are handed out.
 
-    Raises FileNotFoundError, FormatError (no stream), TruncatedError (shorter than its header says), LockedError
+    Raises FileNotFoundError, FormatError (not a stream), TruncatedError (shorter than its header says), LockedError
     (another writer), CorruptError (mode "a", damage with intact events after it). O(1) for "r", "x" and "w"; "a"
     reads the stream once.
     """
-    name = os.fspath(path)
-    if not isinstance(name, str):
-        name = os.fsdecode(name)
+    name = os.fsdecode(path)
     if mode == "r":
         if capacity or durability != "close":
             raise ValueError(f"{name}: capacity and durability are for writing; mode is 'r'")
-        return Reader(name, verify=verify)
+        return Reader(name, verify_checksums=verify_checksums)
     if mode not in ("a", "x", "w"):
         raise ValueError(f"{name}: mode must be 'r', 'a', 'x' or 'w', not {mode!r}")
     if durability not in ("none", "close", "interval", "full"):
@@ -119,13 +132,17 @@ def open(
     errors.require_size(name, "capacity", capacity)
     if not 0 < interval <= threading.TIMEOUT_MAX:
         raise ValueError(f"{name}: interval must be seconds above 0, up to {threading.TIMEOUT_MAX}, not {interval}")
-    options = Options(capacity, durability, interval, verify)
+    options = Options(capacity, durability, interval, verify_checksums)
     tape: Writer | None = None
     try:
-        with Held():
+        with SignalsDeferred():
             tape = open_writer(name, mode, options)
     except BaseException:
         if tape is not None:  # a signal handler raised when all was done
             tape.close()
         raise
     return tape
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -7,9 +7,14 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
+import warnings
+from types import FrameType
 from typing import Any
 
-from .core.format import SIZE_MAX, TIME_MAX, TIME_MIN
+from .core.format import INT64_MAX, SIZE_MAX, TIME_MAX, TIME_MIN, Reason
+
+_ROOT = __name__.partition(".")[0]
 
 
 class Error(Exception):
@@ -27,13 +32,13 @@ class RewoundError(FormatError):
 class CorruptError(Error):
     """An event of the stream is damaged.
 
-    Attributes: ``index`` (ordinal of the event), ``offset`` (its byte position), ``reason`` (``"checksum"``,
-    ``"size"``, ``"zero"``; see docs/format.md).
+    Attributes: ``ordinal`` of the event, ``offset`` (its byte position), ``reason`` (``"checksum"``, ``"size"``,
+    ``"zero"``; see docs/format.md).
     """
 
-    def __init__(self, message: str, index: int = -1, offset: int = -1, reason: str = "") -> None:
-        super().__init__(message, index, offset, reason)
-        self.index = index
+    def __init__(self, message: str, ordinal: int = -1, offset: int = -1, reason: Reason | None = None) -> None:
+        super().__init__(message, ordinal, offset, reason)
+        self.ordinal = ordinal
         self.offset = offset
         self.reason = reason
 
@@ -100,7 +105,8 @@ def timestamp_out_of_range(path: str, value: int) -> OverflowError:
 
 def not_a_timestamp(path: str, value: Any) -> TypeError:
     return TypeError(
-        f"{path}: timestamp must be an int of nanoseconds, a datetime or a datetime64, not {type(value).__name__}"
+        f"{path}: timestamp must be an int of nanoseconds, an aware datetime, a datetime64 or ISO 8601 text, "
+        f"not {type(value).__name__}"
     )
 
 
@@ -118,8 +124,8 @@ def closed(path: str) -> ClosedError:
 
 def require_size(path: str, what: str, value: int) -> None:
     """ValueError unless ``value`` can be the size of a file."""
-    if not 0 <= value <= TIME_MAX:
-        raise ValueError(f"{path}: {what} must be between 0 and {TIME_MAX} bytes, not {value}")
+    if not 0 <= value <= INT64_MAX:
+        raise ValueError(f"{path}: {what} must be between 0 and {INT64_MAX} bytes, not {value}")
 
 
 def require_bytes(path: str, fd: int, size: int) -> None:
@@ -128,8 +134,15 @@ def require_bytes(path: str, fd: int, size: int) -> None:
         raise FormatError(f"{path}: not a regular file: it has fewer bytes than the {size} of its size")
 
 
-def no_such_time(path: str, value: Any) -> OverflowError:
-    return OverflowError(f"{path}: timestamp {value} has no time in UTC that can be stored")
+def naive_time(path: str, value: Any) -> ValueError:
+    return ValueError(
+        f"{path}: the time {value} has no zone; for UTC add tzinfo=datetime.UTC or 'Z', "
+        "for local time call .astimezone() or add the offset, as in +01:00"
+    )
+
+
+def not_iso(path: str, value: str, example: str) -> ValueError:
+    return ValueError(f"{path}: {value!r} is not an ISO 8601 time; write it as {example}")
 
 
 def busy(path: str) -> RuntimeError:
@@ -138,6 +151,13 @@ def busy(path: str) -> RuntimeError:
 
 def forked_inside(path: str) -> RuntimeError:
     return RuntimeError(f"{path}: the process was forked while another thread was in this iterator; make a new one")
+
+
+def forked_writer(path: str) -> ReadOnlyError:
+    return ReadOnlyError(
+        f"{path}: this writer belongs to the parent process, which goes on writing it; "
+        "open a stream for each process, with the process id in its name"
+    )
 
 
 def truncated(path: str, size: int, needed: int) -> TruncatedError:
@@ -167,16 +187,33 @@ def not_stored(path: str) -> OSError:
     return OSError(number, f"{os.strerror(number)} while storing into the mapping; open the stream again", path)
 
 
-_REASONS = {
+_REASONS: dict[Reason, str] = {
     "checksum": "its payload does not match its checksum",
     "size": "it does not fit below WriteOffset",
     "zero": "it is sixteen zero bytes, a block that never reached the disk",
 }
 
 
-def corrupt(path: str, index: int, offset: int, reason: str) -> CorruptError:
-    text = f"{path}: event {index} at offset {offset} is damaged ({reason}): {_REASONS[reason]}; see 'evtape recover'"
-    return CorruptError(text, index, offset, reason)
+def corrupt(path: str, ordinal: int, offset: int, reason: Reason) -> CorruptError:
+    text = f"{path}: event {ordinal} at offset {offset} is damaged ({reason}): {_REASONS[reason]}; see 'evtape recover'"
+    return CorruptError(text, ordinal, offset, reason)
+
+
+def damage_in_the_middle(path: str, ordinal: int, offset: int, reason: Any, intact: int) -> CorruptError:
+    text = (
+        f"{path}: event {ordinal} at offset {offset} is damaged ({reason}) and intact events follow at offset "
+        f"{intact}; nothing was changed: see 'evtape verify' and 'evtape recover'"
+    )
+    return CorruptError(text, ordinal, offset, reason)
+
+
+def warn(warning: Warning) -> None:
+    """Emit a warning at the line outside of this package that led to it."""
+    frame: FrameType | None = sys._getframe()
+    level = 1
+    while frame is not None and str(frame.f_globals.get("__name__")).partition(".")[0] == _ROOT:
+        frame, level = frame.f_back, level + 1
+    warnings.warn(warning, stacklevel=level)
 
 
 def with_path(error: OSError, path: str, doing: str) -> OSError:

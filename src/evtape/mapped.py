@@ -7,10 +7,11 @@ import sys
 from typing import Any, Self
 
 from . import errors, guard
+from .core import table
 from .core.backend import core
 from .errors import ReadOnlyError
 from .system.files import BINARY, open_descriptor, require_regular
-from .system.signals import Held
+from .system.signals import SignalsDeferred
 
 _FLAGS = {
     "r": os.O_RDONLY,
@@ -44,7 +45,7 @@ class MappedFile:
         guard.ensure()
         self.writable = mode != "r"
         try:
-            with Held():
+            with SignalsDeferred():
                 self._open(mode, size)
         except BaseException:
             made = self._fd >= 0 and mode in ("x", "w")
@@ -63,6 +64,17 @@ class MappedFile:
         self._region = core.Region(self._fd, found, self.path, writable=self.writable)
         if size > self._region.size:
             self.grow(size)
+
+    def __repr__(self) -> str:
+        if self._fd < 0:
+            return f"<evtape mapped file {self.path!r}, closed>"
+        return (
+            f"<evtape mapped file {self.path!r}: {len(self):,} bytes, {'writable' if self.writable else 'read-only'}>"
+        )
+
+    def _repr_html_(self) -> str:
+        state = "closed" if self._fd < 0 else "writable" if self.writable else "read-only"
+        return table.html("evtape mapped file", {"path": self.path, "bytes": f"{len(self):,}", "state": state})
 
     def __len__(self) -> int:
         return self._region.size
@@ -127,7 +139,7 @@ class MappedFile:
         """Let go of the file. Views that are alive stay valid. Closing twice is fine."""
         if self._fd < 0:
             return
-        with Held():
+        with SignalsDeferred():
             fd, self._fd = self._fd, -1
             try:
                 if self._region is not None:

@@ -144,7 +144,7 @@ def iterate(evtape: Any, disk: Disk, payloads: list[bytes], told: dict[str, Any]
         for i, event in enumerate(tape):
             held = bytes(event.data)
             if held != payloads[i]:
-                if len(held) == len(payloads[i]) and not tape._region.faults:
+                if len(held) == len(payloads[i]) and not tape._source.region.faults:
                     told["lies"].append("a wrong payload, and the stream does not say so")
                 return
 
@@ -153,7 +153,7 @@ def index(evtape: Any, disk: Disk, payloads: list[bytes], told: dict[str, Any]) 
     """By ordinal, backwards, and all columns."""
     with evtape.open(disk.path) as tape:
         for i in range(len(tape) - 1, -1, -7):
-            if bytes(tape[i].data) != payloads[i] and not tape._region.faults:
+            if bytes(tape[i].data) != payloads[i] and not tape._source.region.faults:
                 told["lies"].append("a wrong payload by ordinal")
         if tape.sizes.sum() != sum(map(len, payloads)):
             told["lies"].append("wrong sizes")

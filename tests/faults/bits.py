@@ -73,7 +73,7 @@ def run(ctx: Context) -> None:
         want = check.verdict_at(address, SIZE)
         for core, evtape in cores.items():
             if core == "native" or bit % pure_step == 0:
-                report = evtape.modules["evtape.recovery.walk"].walk("bits", fd)
+                report = harness.walk(evtape, "bits", fd)
                 ctx.count(f"verified, {core}")
                 compare(ctx, core, bit, name, want, report)
         if want.reason == "checksum" and owners[at] < starts[-1] and bit % ctx.scale(53, 1009) == 0:
@@ -118,7 +118,7 @@ def report_disorder(cores: dict[str, Any], fd: int, image: mmap.mmap, at: int, b
     """Whether a flipped timestamp at least shows as disorder in the report."""
     image[at] ^= 1 << (bit & 7)
     evtape = next(iter(cores.values()))
-    noticed = evtape.modules["evtape.recovery.walk"].walk("bits", fd).unsorted_at >= 0
+    noticed = harness.walk(evtape, "bits", fd).unsorted_at >= 0
     image[at] ^= 1 << (bit & 7)
     return int(noticed)
 

@@ -218,7 +218,7 @@ def page_gone(evtape: Any, folder: Path) -> str:
     def cut() -> str:
         tape = evtape.open(path, "w", capacity=1 << 20, durability="none")
         tape.append_many([b"x" * 1000] * 3)
-        before = tape._region.load_header()
+        before = tape._source.region.load_header()
         os.truncate(path, 4096)
         told = []
         for write in (lambda: tape.append(b"y" * 5000), lambda: tape.append_many([b"y" * 5000])):
@@ -227,8 +227,8 @@ def page_gone(evtape: Any, folder: Path) -> str:
                 told.append("no exception")
             except evtape.Error:
                 pass
-        if tape._region.load_header() != before:
-            told.append(f"the header was {before} and is {tape._region.load_header()}")
+        if tape._source.region.load_header() != before:
+            told.append(f"the header was {before} and is {tape._source.region.load_header()}")
         return ", ".join(told)
 
     status, told = harness.in_child(cut)
@@ -241,7 +241,7 @@ def zeros_in_a_view(evtape: Any, folder: Path) -> str:
     data = bytes(range(1, 255)) * 100
     path.write_bytes(streams.stream([data]))
     size = path.stat().st_size
-    with evtape.open(path, verify=False) as tape:
+    with evtape.open(path, verify_checksums=False) as tape:
         view = tape[0].data
         os.truncate(path, 8192)
         changed = bytes(view) != data
@@ -257,7 +257,7 @@ def shorter_by_less_than_a_page(evtape: Any, folder: Path) -> str:
     """No page is gone when a file is cut within its last page: the bytes read as zeros and nothing else would tell."""
     path = folder / "s.tape"
     path.write_bytes(streams.stream([b"x" * 1000] * 6))
-    with evtape.open(path, verify=False) as tape:
+    with evtape.open(path, verify_checksums=False) as tape:
         len(tape)
         os.truncate(path, path.stat().st_size - 500)
         for ask in (lambda: len(tape), lambda: tape[0], lambda: tape.sizes):

@@ -118,7 +118,7 @@ def fill(evtape: Any, path: str, filler: Path, durability: str) -> dict[str, Any
             told["errors"].append(str(error))
             if isinstance(error, OSError) and error.errno not in FULL:
                 told["lies"].append(f"a full disk is told as {error.errno}")
-            if isinstance(error, evtape.Error) or tape._region.faults:
+            if isinstance(error, evtape.Error) or tape._source.region.faults:
                 # A store found no room for a page, and the guard turned that into this: a violation, see `meet`.
                 told["writers lost"] += 1
                 with contextlib.suppress(evtape.Error, OSError):

@@ -105,12 +105,12 @@ def write(evtape: Any, path: Path, board: Any, events: int) -> None:
 def read(evtape: Any, path: Path, board: Any, place: int, events: int) -> None:
     """Look at what is new until all has been seen."""
     warnings.simplefilter("ignore")
-    core = evtape.modules["evtape.stream.reader"].core
+    core = evtape.modules["evtape.stream.source"].core
     with evtape.open(path) as tape:
-        scanner = core.Scanner(tape._region)
+        scanner = core.Scanner(tape._source.region)
         last = 0
         while scanner.ordinal < events and not board.words[100]:
-            bound = tape._refresh()
+            bound = tape._source.refresh()[0]
             first, start = scanner.ordinal, scanner.offset
             stamps = np.empty(TAKEN, np.int64)
             reason = scanner.run(bound, TAKEN, verify_checksums=True, timestamps=stamps)
@@ -118,14 +118,14 @@ def read(evtape: Any, path: Path, board: Any, place: int, events: int) -> None:
             assert reason is None, f"{reason} at event {scanner.ordinal}"
             assert scanner.offset - start == count * ENTRY
             if count:
-                entries = np.frombuffer(tape._region.view(start, scanner.offset), np.uint8).reshape(count, ENTRY)
+                entries = np.frombuffer(tape._source.region.view(start, scanner.offset), np.uint8).reshape(count, ENTRY)
                 held = np.ascontiguousarray(entries[:, 16:]).view(EVENT)[:, 0]
                 assert (held == payloads(first, count)).all(), f"events {first} to {first + count}"
                 stamps = stamps[:count]
                 assert stamps[0] >= last
                 assert (np.diff(stamps) >= 0).all()
                 last = int(stamps[-1])
-                tape._region.drop_pages(start, scanner.offset)
+                tape._source.region.drop_pages(start, scanner.offset)
             board.words[200 + place] += 1
             board.words[place] = scanner.ordinal
             if not count:

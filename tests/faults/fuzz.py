@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import mmap
 import os
 import random
@@ -198,7 +199,7 @@ class Judges:
     def __init__(self, found: dict[str, Any]) -> None:
         self.found = found
         self.cores = harness.both()
-        self.walks = [evtape.modules["evtape.recovery.walk"].walk for evtape in self.cores.values()]
+        self.walks = [functools.partial(harness.walk, evtape) for evtape in self.cores.values()]
         self.check = checker.Checker()
         self.fd = os.memfd_create("fuzz")
         os.ftruncate(self.fd, LIMIT)
@@ -341,7 +342,7 @@ def contents(path: Path) -> list[tuple[str, bytes]]:
 
 
 def walked(evtape: Any, path: Path, verify: bool) -> Any:
-    with evtape.open(path, verify=verify) as tape:
+    with evtape.open(path, verify_checksums=verify) as tape:
         seen: list[Any] = []
         events = iter(tape)
         while True:
@@ -351,7 +352,7 @@ def walked(evtape: Any, path: Path, verify: bool) -> Any:
             except StopIteration:
                 return seen
             except evtape.CorruptError as error:
-                seen.append((error.index, error.offset, error.reason, str(error)))
+                seen.append((error.ordinal, error.offset, error.reason, str(error)))
                 if len(seen) > 10_000:
                     return seen
 
@@ -369,7 +370,7 @@ def indexed(evtape: Any, path: Path) -> Any:
 
 
 def sliced(evtape: Any, path: Path) -> Any:
-    with evtape.open(path, verify=False) as tape:
+    with evtape.open(path, verify_checksums=False) as tape:
         return [[(t, bytes(d)) for t, d in tape[key]] for key in (slice(1, 5), slice(None, None, -2), slice(-3, None))]
 
 

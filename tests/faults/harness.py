@@ -186,6 +186,12 @@ def both() -> dict[str, ModuleType]:
     return {core: load(core) for core in (CORES if built else CORES[1:]) if core in wanted}
 
 
+def walk(package: ModuleType, path: str, fd: int, **more: Any) -> Any:
+    """The report of a walk over the file in ``fd``, without a watermark."""
+    with package.modules["evtape.recovery.examined"].Examined(path, fd) as file:
+        return package.modules["evtape.recovery.walk"].walk(file, **more)
+
+
 @contextlib.contextmanager
 def another_boot(package: ModuleType) -> Iterator[None]:
     """Have the package believe that the machine was started anew, as it is after a power loss."""

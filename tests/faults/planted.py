@@ -38,6 +38,7 @@ class Bug:
 
 WRITER, RECOVERY, WALK = "src/evtape/stream/writer.py", "src/evtape/recovery/repair.py", "src/evtape/recovery/walk.py"
 SIDECAR, FILES, READER = "src/evtape/recovery/watermark.py", "src/evtape/system/files.py", "src/evtape/stream/reader.py"
+SOURCE = "src/evtape/stream/source.py"
 BESIDE = "src/evtape/system/sidecar.py"
 PURE, NATIVE, GUARD = "src/evtape/core/pure.py", "ext/native.pyx", "ext/fault_guard.c"
 
@@ -126,8 +127,8 @@ BUGS = (
         "ends", "an end costs events, or does not come",
     ),
     Bug(
-        "a question may be asked in the middle of the same one", READER,
-        "if self._extends:  # a signal", "if False:  # a signal",
+        "a question may be asked in the middle of the same one", SOURCE,
+        "if self._inside:  # a signal", "if False:  # a signal",
         "reenter --only length", "a call inside another one",
     ),
     Bug(
@@ -138,12 +139,12 @@ BUGS = (
     ),
     Bug(
         "the sidecar of another generation is trusted", SIDECAR,
-        "if generation != beside.generation_of(self._stream):", "if False:",
+        "if generation != sidecar.generation_of(self._stream):", "if False:",
         "names", "events are missing under a name",
     ),
     Bug(
         "a writer that takes over leaves the generation as it is", SIDECAR,
-        "            beside.renew_generation(self._stream)\n            os.fsync(self._stream)\n", "            pass\n",
+        "            sidecar.renew_generation(self._stream)\n            os.fsync(self._stream)\n", "            pass\n",
         "names", "events are missing under a name",
     ),
     Bug(
@@ -183,8 +184,8 @@ BUGS = (
     ),
     Bug(
         "the file is shortened before its header is stored", RECOVERY,
-        "            region.store_header(report.end",
-        "            os.ftruncate(fd, report.end)\n            region.store_header(report.end",
+        "        region.store_header(report.end",
+        "        os.ftruncate(file.fd, report.end)\n        region.store_header(report.end",
         "kill --only steps-recover-native", "at an instruction",
     ),
     Bug(
@@ -194,7 +195,7 @@ BUGS = (
     ),
     Bug(
         "no flush of the folder of a new file", FILES,
-        "sync_directory(self._folder)", "pass",
+        "sync_directory(self._directory)", "pass",
         "power --only kilobyte", "quarantine was not durable",
     ),
     Bug(
@@ -203,8 +204,8 @@ BUGS = (
         "kill --only owners", "a second writer",
     ),
     Bug(
-        "a forked child may write", READER,
-        "        tape._forked()\n", "        pass\n",
+        "a forked child may write", WRITER,
+        "        writer.forked()\n", "        pass\n",
         "kill --only owners", "a forked child",
     ),
     Bug(

@@ -113,7 +113,7 @@ def race(path: Path, seconds: float) -> int:
     report = evtape.verify(path)
     assert (report.state, report.events) == ("clean", sum(written)), report
     next_number = [0] * len(WRITERS)
-    with evtape.open(path, verify=False) as reader:
+    with evtape.open(path, verify_checksums=False) as reader:
         for event in reader:
             thread, number = EVENT.unpack_from(event.data)
             assert number == next_number[thread], (thread, number, next_number[thread])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import mmap
 import os
@@ -62,7 +63,7 @@ class Arena:
         os.ftruncate(self.fd, REACH)
         self.map = mmap.mmap(self.fd, REACH)
         self.address = checker.address_of(self.map)
-        self.walk = next(iter(cores.values())).modules["evtape.recovery.walk"].walk
+        self.walk = functools.partial(harness.walk, next(iter(cores.values())))
         self.seen = 0
 
     def base(self, image: bytes, size: int) -> None:

@@ -115,7 +115,7 @@ def indexing(evtape: Any, path: Path, payloads: list[bytes], told: dict[str, Any
 def holding(evtape: Any, path: Path, payloads: list[bytes], told: dict[str, Any], stop: threading.Event) -> None:
     """Views that were handed out are read on; they may become zeros, then the stream must say so."""
     try:
-        tape = evtape.open(path, verify=False)
+        tape = evtape.open(path, verify_checksums=False)
         views = [event.data for event in tape]
     except (evtape.Error, OSError):
         told["other exceptions"] += 1

@@ -7,7 +7,8 @@ import json
 import click
 
 import evtape
-from evtape.recovery.salvage import Salvaged, marks_of
+from evtape.recovery.report import Salvaged
+from evtape.recovery.salvage import marks_of
 
 from . import DAMAGED, GOOD, visible
 from ._show import progress

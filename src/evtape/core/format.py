@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import operator
 import struct
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 # Header: WriteOffset:i64 EventCount:i64 StartTimestamp:i64, at offset 0.
 HEADER: Final = struct.Struct("<qqq")
@@ -23,8 +23,14 @@ ENTRY_SIZE: Final = ENTRY.size
 ZERO_ENTRY: Final = bytes(ENTRY_SIZE)
 
 SIZE_MAX: Final = 2**32 - 1  # bytes of one payload
-TIME_MIN: Final = -(2**63)
-TIME_MAX: Final = 2**63 - 1
+INT64_MIN: Final = -(2**63)
+INT64_MAX: Final = 2**63 - 1
+TIME_MIN: Final = INT64_MIN
+TIME_MAX: Final = INT64_MAX
+
+#: Why a walk stops at an entry; see docs/format.md. ``"fault"``: the file could not be read.
+Reason = Literal["size", "checksum", "zero", "fault"]
+REASONS: Final[tuple[Reason | None, ...]] = (None, "size", "checksum", "zero", "fault")
 
 
 def bounded(name: str, value: Any, low: int, high: int) -> int:

@@ -7,6 +7,7 @@ them do.
 
 from __future__ import annotations
 
+import builtins
 import errno
 import io
 import mmap
@@ -22,8 +23,9 @@ from typing import Any, Final, final
 import numpy as np
 
 from .. import errors
-from .format import ENTRY, ENTRY_SIZE, HEADER, HEADER_SIZE, SIZE_MAX, TIME_MAX, TIME_MIN, bounded
-from .times import nanoseconds
+from .describe import describe_event
+from .format import ENTRY, ENTRY_SIZE, HEADER, HEADER_SIZE, INT64_MAX, SIZE_MAX, TIME_MAX, TIME_MIN, Reason, bounded
+from .times import nanoseconds, to_datetime64
 
 NAME: Final = "python"
 
@@ -363,6 +365,12 @@ class Region(_Made):
         except OSError as error:
             raise errors.with_path(error, self.path, f"flushing bytes {start} to {stop}") from None
 
+    def __enter__(self) -> Region:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
     def close(self) -> None:
         """Let go of the mapping. Views stay valid and keep it alive."""
         self._closed = True
@@ -646,7 +654,7 @@ class Scanner(_Made):
         offsets: Any = None,
         timestamps: Any = None,
         sizes: Any = None,
-    ) -> str | None:
+    ) -> Reason | None:
         """Walk entries below `bound`, at most `count`, comparing checksums if `verify_checksums`.
 
         Fills the given int64 arrays with every event whose ordinal is a multiple of `stride`, until they are full.
@@ -672,7 +680,7 @@ class Scanner(_Made):
         offsets: Any,
         timestamps: Any,
         sizes: Any,
-    ) -> str | None:
+    ) -> Reason | None:
         self.recorded = 0
         window = _Window(source, bound)
         while self.offset < bound and count != 0:
@@ -764,8 +772,8 @@ class Event:
     ) -> None:
         self._timestamp = bounded("timestamp", timestamp, TIME_MIN, TIME_MAX)
         self._data = memoryview(data).toreadonly()
-        self._ordinal = bounded("ordinal", ordinal, 0, TIME_MAX)
-        self._offset = bounded("offset", offset, 0, TIME_MAX)
+        self._ordinal = bounded("ordinal", ordinal, 0, INT64_MAX)
+        self._offset = bounded("offset", offset, 0, INT64_MAX)
         self._checksum = zlib.crc32(data) if checksum is None else bounded("checksum", checksum, 0, SIZE_MAX)
 
     timestamp = property(lambda self: self._timestamp)
@@ -773,6 +781,21 @@ class Event:
     ordinal = property(lambda self: self._ordinal)
     offset = property(lambda self: self._offset)
     checksum = property(lambda self: self._checksum)
+
+    @property
+    def bytes(self) -> builtins.bytes:
+        """The payload as bytes: a copy. O(size)."""
+        return bytes(self._data)
+
+    @property
+    def text(self) -> str:
+        """The payload as text. Raises UnicodeDecodeError if it is not UTF-8. O(size)."""
+        return str(self._data, "utf-8")
+
+    @property
+    def time(self) -> Any:
+        """The timestamp as numpy.datetime64[ns], UTC."""
+        return to_datetime64(self._timestamp)
 
     def __iter__(self) -> Iterator[Any]:
         return iter((self._timestamp, self._data))
@@ -792,15 +815,7 @@ class Event:
         return hash((self._timestamp, self._data))
 
     def __repr__(self) -> str:
-        return (
-            f"Event(timestamp={self._timestamp}, data=<{len(self._data)} bytes>, "
-            f"ordinal={self._ordinal}, offset={self._offset})"
-        )
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        from ..stream.pickling import restore_event
-
-        return restore_event, (self._timestamp, bytes(self._data), self._ordinal, self._offset, self._checksum)
+        return describe_event(self)
 
 
 _forks = 0  # forks between the first process and this one
@@ -832,7 +847,7 @@ class Events(_Made):
         *,
         stop: int = -1,
         verify_checksums: bool,
-        report_problem: Callable[[int, int, str], None],
+        report_problem: Callable[[int, int, Reason], None],
     ) -> None:
         source = region._still_open()
         if not HEADER_SIZE <= offset <= bound <= region.size:
@@ -891,7 +906,7 @@ class Events(_Made):
             self._offset = after
         return event
 
-    def _step(self) -> tuple[str, Event | None]:
+    def _step(self) -> tuple[Reason | None, Event | None]:
         """Load and check the entry, and step over it. The walk ends where an entry does not fit."""
         at, ordinal = self._offset, self._ordinal
         left = self._bound - at - ENTRY_SIZE
@@ -909,7 +924,7 @@ class Events(_Made):
         event: Event = _NEW(Event)  # what is read needs no second look
         event._timestamp, event._data, event._ordinal = timestamp, data, ordinal
         event._offset, event._checksum = at, checksum
-        return "zero" if timestamp == 0 and size == 0 else "", event
+        return "zero" if timestamp == 0 and size == 0 else None, event
 
 
 # --------------------------------------------------------------------------------------------- guard

@@ -9,30 +9,29 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import warnings
 from typing import Any
 
 from .. import errors
 from ..core.backend import core
 from ..core.format import FIRST_OFFSET, HEADER
-from ..errors import CorruptError, FormatError, RecoveryWarning
+from ..errors import FormatError, RecoveryWarning
 from ..system.files import (
     READ,
     WRITE,
     AtomicFile,
     copy_bytes,
+    descriptor,
     fitting_name,
-    open_descriptor,
     require_regular,
     write_all,
 )
 from ..system.lock import WriterLock
-from ..system.sidecar import resolved
-from . import watermark as sidecars
+from .examined import Examined, examining
+from .report import Problem, ProblemReason, Report
 from .salvage import write_salvaged
 from .search import Search
-from .walk import Problem, Progress, Report, walk
-from .watermark import Sidecar
+from .walk import Progress, walk
+from .watermark import is_of_this_boot
 
 
 def recover(
@@ -59,97 +58,78 @@ def recover(
     require_regular(name)
     if salvage and (output is None or dry_run):
         raise ValueError(f"{name}: salvage writes another stream; give output, and not dry_run")
-    if output is not None or dry_run:
-        fd = open_descriptor(name, READ)
-        try:
-            with Sidecar(resolved(name), fd) as sidecar:
-                report = walk(name, fd, progress, sidecar=sidecar)
-                if salvage and (stop := _end_of_saved(fd, report)) > report.end:
-                    return write_salvaged(fd, report, stop, os.fsdecode(output or ""), progress)
-                report = _require_stream(fd, report, sidecar)
-            if output is not None and not dry_run:
-                _copy_prefix(fd, report, os.fsdecode(output))
-                report = dataclasses.replace(report, output=os.fsdecode(output))
-            return report
-        finally:
-            os.close(fd)
-    lock = WriterLock(name)
-    try:
-        fd = open_descriptor(name, WRITE)
-        try:
-            with Sidecar(resolved(name), fd) as sidecar:
-                report = _require_stream(fd, walk(name, fd, progress, sidecar=sidecar), sidecar)
-                return _repair(fd, report, sidecar)
-        finally:
-            os.close(fd)
-    finally:
-        lock.release()
+    if output is None and not dry_run:
+        with WriterLock(name), descriptor(name, WRITE) as fd, examining(name, fd) as file:
+            return _repair(file, _require_stream(file, walk(file, progress)))
+    with descriptor(name, READ) as fd, examining(name, fd) as file:
+        report = walk(file, progress)
+        if salvage and (stop := _end_of_saved(file, report)) > report.end:
+            return write_salvaged(file, report, stop, os.fsdecode(output or ""), progress)
+        report = _require_stream(file, report)
+        if output is not None and not dry_run:
+            _copy_prefix(file, report, os.fsdecode(output))
+            report = dataclasses.replace(report, output=os.fsdecode(output))
+        return report
 
 
-def repair_for_append(path: str, fd: int, sidecar: Sidecar) -> Report:
-    """Make the stream in ``fd`` ready for a writer, who holds its lock.
+def repair_for_append(file: Examined) -> Report:
+    """Make the stream ready for a writer, who holds its lock.
 
     A torn tail is quarantined, cut and reported by a RecoveryWarning. Raises CorruptError for damage with intact
-    events after it, FormatError for a file that is no stream or whose end is unknown.
+    events after it, FormatError for a file that is not a stream or whose end is unknown.
     """
-    report, tail_only = _examine(path, fd, sidecar)
-    report = _require_stream(fd, report, sidecar)
+    report, tail_only = _examine(file)
+    report = _require_stream(file, report)
     if any(problem.reason == "header" for problem in report.problems):
         raise FormatError(
-            f"{path}: WriteOffset {report.write_offset} in the header is unusable, "
+            f"{file.path}: WriteOffset {report.write_offset} in the header is unusable, "
             "so the end of the stream is unknown; run 'evtape recover'"
         )
     if report.lost and not tail_only:
-        _refuse_damage_in_the_middle(fd, report)
-    report = _repair(fd, report, sidecar)
+        _refuse_damage_in_the_middle(file, report)
+    report = _repair(file, report)
     if report.state == "damaged":
-        warnings.warn(RecoveryWarning(_describe(report), report), stacklevel=7)
+        errors.warn(RecoveryWarning(_describe(report), report))
     return report
 
 
-def _examine(path: str, fd: int, sidecar: Sidecar) -> tuple[Report, bool]:
+def _examine(file: Examined) -> tuple[Report, bool]:
     """Walk as much as needs to be walked; also whether all damage found lies past what is known to be durable.
 
     What lies below the watermark was durable and good. On the same boot only a process can have died, which cannot
     take back a store, so the headers above it are enough; after a power loss their payloads are compared too.
     """
-    mark = _watermark(fd, path, sidecar)
+    mark = file.mark
     if mark is None:
-        return walk(path, fd, sidecar=sidecar), False
+        return walk(file), False
     start = (mark.offset, mark.count, mark.last_timestamp)
-    same_boot = sidecars.is_of_this_boot(mark)
-    report = walk(path, fd, start=start, verify_checksums=not same_boot, sidecar=sidecar)
+    same_boot = is_of_this_boot(mark)
+    report = walk(file, start=start, verify_checksums=not same_boot)
     if report.lost and same_boot:  # then it was not only a process that died
-        return walk(path, fd), False
+        return walk(file, may_be_torn=False), False
     return report, True
 
 
-def _refuse_damage_in_the_middle(fd: int, report: Report) -> None:
-    intact = find_intact(fd, report)
+def _refuse_damage_in_the_middle(file: Examined, report: Report) -> None:
+    intact = find_intact(file, report)
     problem = next((p for p in report.problems if p.offset >= 0), None)
     if intact < 0 or problem is None:
         return
-    raise CorruptError(
-        f"{report.path}: event {problem.index} at offset {problem.offset} is damaged ({problem.reason}) "
-        f"and intact events follow at offset {intact}; "
-        "nothing was changed: see 'evtape verify' and 'evtape recover'",
-        problem.index,
-        problem.offset,
-        problem.reason,
-    )
+    raise errors.damage_in_the_middle(report.path, problem.ordinal, problem.offset, problem.reason, intact)
 
 
-def _require_stream(fd: int, report: Report, sidecar: Sidecar) -> Report:
-    """The report, or FormatError when the file is no stream.
+def _require_stream(file: Examined, report: Report) -> Report:
+    """The report, or FormatError when the file is not a stream.
 
     A power loss can leave the header of the first events and not the file's new size, or zeros for the header. Then
-    nothing in the file says that it is a stream, but its sidecar does.
+    nothing in the file says that it is a stream, but its watermark does.
     """
     if report.state != "invalid":
         return report
-    mark = _watermark(fd, report.path, sidecar)
+    mark = file.mark
     if mark is None or mark.count:
         raise FormatError(report.problems[0].message)
+    reason: ProblemReason
     if report.write_offset:
         reason, bound = "truncated", min(report.size, report.write_offset)
         found = f"the file has {report.size} bytes but WriteOffset is {report.write_offset}"
@@ -166,17 +146,6 @@ def _require_stream(fd: int, report: Report, sidecar: Sidecar) -> Report:
     )
 
 
-def _watermark(fd: int, path: str, sidecar: Sidecar) -> sidecars.Watermark | None:
-    size = os.fstat(fd).st_size
-    if size < HEADER.size:
-        return None
-    region = core.Region(fd, size, path)
-    try:
-        return sidecars.matching(sidecar, region)
-    finally:
-        region.close()
-
-
 def _describe(report: Report) -> str:
     if not report.lost:
         saved = f"; events behind WriteOffset are saved in {report.quarantine}" if report.quarantine else ""
@@ -190,80 +159,67 @@ def _describe(report: Report) -> str:
 # -------------------------------------------------------------------------------------------- decide
 
 
-def find_intact(fd: int, report: Report) -> int:
-    """Offset of an intact event behind the valid prefix, or -1 when all that follows is a torn tail.
+def find_intact(file: Examined, report: Report) -> int:
+    """Offset of an intact event after the valid prefix, or -1 when all that follows is a torn tail.
 
     A tail in which too much looks like events counts as intact.
     """
-    times = (report.start_timestamp, report.first_timestamp or report.start_timestamp, report.last_timestamp)
-    region = core.Region(fd, os.fstat(fd).st_size, report.path)
-    try:
-        search = Search(region, report.end + report.cut, (min(times[:2]), max(times[0], times[2])))
-        return search.first(report.end + 1)
-    finally:
-        region.close()
+    search = Search(file.region, report.end + report.cut, report.known_times)
+    return search.first(report.end + 1)
 
 
-def _end_of_saved(fd: int, report: Report) -> int:
+def _end_of_saved(file: Examined, report: Report) -> int:
     """Where the bytes end that are saved before they are cut, or salvaged.
 
-    They are the published ones. Where EventCount says that there are more events, and intact ones lie behind
+    They are the published ones. Where EventCount says that there are more events, and intact ones lie after
     WriteOffset, it may be WriteOffset that is wrong, so those are saved too.
     """
     missing = report.event_count - report.events
     if report.cut or report.reason != "count" or missing <= 0:
         return report.end + report.cut
-    region = core.Region(fd, report.size, report.path)
-    try:
-        scanner = core.Scanner(region, report.end)
-        scanner.run(region.size, missing, verify_checksums=True)
-        return scanner.zero_offset if scanner.zero_ordinal >= 0 else scanner.offset
-    finally:
-        region.close()
+    scanner = core.Scanner(file.region, report.end)
+    scanner.run(report.size, missing, verify_checksums=True)
+    return scanner.zero_offset if scanner.zero_ordinal >= 0 else scanner.offset
 
 
 # ----------------------------------------------------------------------------------------------- cut
 
 
-def _repair(fd: int, report: Report, sidecar: Sidecar) -> Report:
+def _repair(file: Examined, report: Report) -> Report:
     """Quarantine what is cut, store the header of the prefix, shorten the file."""
     if report.state == "clean":
         return report
-    saved = _end_of_saved(fd, report)
+    saved = _end_of_saved(file, report)
     if saved > report.end:
-        report = dataclasses.replace(report, quarantine=_quarantine(fd, report, saved))
+        report = dataclasses.replace(report, quarantine=_quarantine(file, report, saved))
     if report.state == "damaged":
-        region = core.Region(fd, report.size, report.path, writable=True)
-        try:
-            if region.load_header()[2] != report.start_timestamp:  # lost, and the sidecar had it
-                region.view(16, HEADER.size)[:] = report.start_timestamp.to_bytes(8, "little", signed=True)
-            region.store_header(report.end, report.events)
-            region.flush(0, FIRST_OFFSET)
-        finally:
-            region.close()
+        region = file.writable()
+        if region.load_header()[2] != report.start_timestamp:  # lost, and the watermark had it
+            region.view(16, HEADER.size)[:] = report.start_timestamp.to_bytes(8, "little", signed=True)
+        region.store_header(report.end, report.events)
+        region.flush(0, FIRST_OFFSET)
     try:
-        os.ftruncate(fd, report.end)
-        os.fsync(fd)
+        os.ftruncate(file.fd, report.end)
+        os.fsync(file.fd)
     except OSError as error:
         raise errors.with_path(error, report.path, f"cutting the file to its {report.end} bytes") from None
-    mark = sidecar.load()
-    if report.state == "damaged" and (mark is None or mark.offset > report.end):
-        sidecar.retire()  # and not before: a second crash needs to know what the first one may have torn
+    if report.state == "damaged" and file.watermark_file and (not file.stored or file.stored.offset > report.end):
+        file.watermark_file.retire()  # and not before: a second crash needs to know what the first one may have torn
     return report
 
 
-def _quarantine(fd: int, report: Report, stop: int) -> str:
+def _quarantine(file: Examined, report: Report, stop: int) -> str:
     """Copy the bytes that will be cut, up to ``stop``, into a new file beside the stream and make it durable."""
     target = _free_name(report.path, f".quarantine-{report.end}")
     with AtomicFile(target) as out:
-        copy_bytes(fd, out, report.end, stop)
+        copy_bytes(file.fd, out, report.end, stop)
     return target
 
 
-def _copy_prefix(fd: int, report: Report, output: str) -> None:
+def _copy_prefix(file: Examined, report: Report, output: str) -> None:
     with AtomicFile(output) as out:
         write_all(out, HEADER.pack(report.end, report.events, report.start_timestamp))
-        copy_bytes(fd, out, FIRST_OFFSET, report.end)
+        copy_bytes(file.fd, out, FIRST_OFFSET, report.end)
 
 
 def _free_name(path: str, suffix: str) -> str:

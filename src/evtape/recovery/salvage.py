@@ -10,7 +10,6 @@ import dataclasses
 import json
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,10 +18,12 @@ from ..core.backend import core
 from ..core.format import ENTRY, ENTRY_SIZE, FIRST_OFFSET, HEADER
 from ..errors import FormatError
 from ..system.files import AtomicFile, already_exists, copy_bytes, write_all
+from .examined import Examined
+from .report import Report, Salvaged
 from .search import SureSearch
 
 if TYPE_CHECKING:
-    from .walk import Progress, Report
+    from .walk import Progress
 
 _PASS = 1 << 12  # entries between two calls of the progress function
 
@@ -32,26 +33,12 @@ ABOVE = "above WriteOffset, which EventCount contradicts"
 GAVE_UP = "not searched: too much here looks like events"
 
 
-@dataclass(frozen=True)
-class Salvaged:
-    """A run of events that was taken over from behind damage. Each has a good checksum; its place is doubtful.
-
-    One without events is a part of the damaged stream that was not searched.
-    """
-
-    ordinal: int  #: of the first one in the new stream
-    events: int
-    offset: int  #: where the run begins in the damaged stream
-    end: int  #: where it ends there
-    doubt: str  #: how it was found
-
-
 def marks_of(output: str) -> str:
     """The file beside a salvaged stream that says which of its events are doubtful."""
     return output + ".salvage.json"
 
 
-def write_salvaged(fd: int, report: Report, stop: int, output: str, progress: Progress | None) -> Report:
+def write_salvaged(file: Examined, report: Report, stop: int, output: str, progress: Progress | None) -> Report:
     """Write the intact beginning and all intact events behind it up to byte ``stop`` to ``output``.
 
     The header and the first event may be lost as well. Raises FormatError where there is no event at all then.
@@ -60,14 +47,10 @@ def write_salvaged(fd: int, report: Report, stop: int, output: str, progress: Pr
     for name in (output, marks_of(output)):
         if os.path.lexists(name):
             raise already_exists(name)
-    region = core.Region(fd, report.size, report.path)
-    try:
-        if report.state == "invalid":
-            report, runs = _without_beginning(region, report, progress)
-        else:
-            runs = list(_Behind(region, report, stop, progress).runs())
-    finally:
-        region.close()
+    if report.state == "invalid":
+        report, runs = _without_beginning(file.region, report, progress)
+    else:
+        runs = list(_Behind(file.region, report, stop, progress).runs())
     report = dataclasses.replace(report, output=output, salvaged=tuple(runs))
     # The marks come first: there must be no moment at which the stream is there and they are not.
     with AtomicFile(marks_of(output)) as marks:
@@ -77,9 +60,9 @@ def write_salvaged(fd: int, report: Report, stop: int, output: str, progress: Pr
         end = report.end + sum(run.end - run.offset for run in taken)
         events = report.events + sum(run.events for run in taken)
         write_all(out, HEADER.pack(end, events, report.start_timestamp))
-        copy_bytes(fd, out, FIRST_OFFSET, report.end)
+        copy_bytes(file.fd, out, FIRST_OFFSET, report.end)
         for run in taken:
-            copy_bytes(fd, out, run.offset, run.end)
+            copy_bytes(file.fd, out, run.offset, run.end)
     return report
 
 
@@ -107,11 +90,9 @@ class _Behind:
         self._above = not report.cut
         self._at = report.end
         self._ordinal = report.events
-        times = (report.start_timestamp, report.first_timestamp or report.start_timestamp, report.last_timestamp)
-        known = (min(times[:2]), max(times[0], times[2]))
-        self._search = SureSearch(region, self._bound, None if beginning_lost else known)
+        self._search = SureSearch(region, self._bound, None if beginning_lost else report.known_times)
         if report.events:
-            self._search.learn(*known)
+            self._search.learn(*report.known_times)
         self._progress: Callable[[int, int], object] = progress or (lambda _done, _total: None)
         self._search.progress = self._progress
 

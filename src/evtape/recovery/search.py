@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..core.backend import core
-from ..core.format import ENTRY, ENTRY_SIZE, TIME_MAX, TIME_MIN
+from ..core.format import ENTRY, ENTRY_SIZE, INT64_MAX, TIME_MAX, TIME_MIN
 
 _SPAN = 1 << 20  # places looked at together, at most: the next event is near more often than not, so it begins with
 _SPAN_FIRST = 1 << 12
@@ -42,7 +42,7 @@ class Search:
         self.gave_up = False
         self.progress: Callable[[int, int], object] = lambda _done, _total: None
 
-    def first(self, start: int, stop: int = TIME_MAX) -> int:
+    def first(self, start: int, stop: int = INT64_MAX) -> int:
         """Offset of the first intact event in [start, stop), or -1; where it gave up, of the next candidate.
 
         O(bytes) for anything but a file that was made to be slow.

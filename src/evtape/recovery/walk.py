@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from .. import errors, guard
+from .. import errors
 from ..core.backend import core
-from ..core.format import ENTRY_SIZE, FIRST_OFFSET, HEADER_SIZE, TIME_MAX, TIME_MIN
-from ..stream.index import KEEP, events_per_pass
-from ..system.files import READ, open_descriptor, require_regular
-from ..system.sidecar import resolved
-from .salvage import Salvaged
-from .watermark import Sidecar, torn_from
+from ..core.format import ENTRY_SIZE, FIRST_OFFSET, INT64_MAX, TIME_MIN, Reason
+from ..core.paging import RESIDENT, events_per_pass
+from ..system.files import READ, descriptor, require_regular
+from .examined import Examined, examining
+from .report import Problem, ProblemReason, Report, State
 
 PROBLEMS_LISTED = 100  # further ones are counted; a lost disk must not fill the memory
 _SECTOR = 512  # bytes that reach the disk together
-NOWHERE = TIME_MAX  # beyond any stream
 _PASS = 1 << 16  # entries per step, between two calls of the progress function
 
 
@@ -33,61 +29,6 @@ WHOLE: Final[Start] = (FIRST_OFFSET, 0, TIME_MIN)
 Progress = Callable[[int, int], object]  # (bytes done, bytes in all)
 
 
-@dataclass(frozen=True)
-class Problem:
-    """One thing that is wrong with a stream. ``index`` and ``offset`` are -1 for what concerns the header."""
-
-    reason: str  #: "header", "truncated", "size", "checksum", "zero" or "count"
-    index: int
-    offset: int
-    message: str
-
-
-@dataclass(frozen=True)
-class Report:
-    """What ``verify`` found, and for ``recover`` what was done about it."""
-
-    path: str
-    state: str  #: "clean", "open" (larger than WriteOffset, otherwise good), "damaged" or "invalid" (not a stream)
-    events: int  #: events of the longest valid prefix
-    end: int  #: its end, a byte position
-    problems: tuple[Problem, ...]  #: the first hundred, in the order they were met
-    problem_count: int  #: all of them
-    size: int  #: bytes of the file
-    write_offset: int  #: as the header says
-    event_count: int  #: as the header says
-    start_timestamp: int
-    first_timestamp: int | None  #: of the prefix; None without events
-    last_timestamp: int  #: of the prefix; the lowest int64 without events
-    unsorted_at: int  #: ordinal of the first event whose timestamp is lower than the one before it, or -1
-    cut: int = 0  #: published bytes that recovery removed, or would remove
-    quarantine: str | None = None  #: where they were saved
-    output: str | None = None  #: where the recovered stream is, if not in place
-    salvaged: tuple[Salvaged, ...] = ()  #: what was taken over from behind the damage, in the order of the file
-
-    @property
-    def reason(self) -> str | None:
-        """The reason of the first problem, or None."""
-        return self.problems[0].reason if self.problems else None
-
-    @property
-    def ok(self) -> bool:
-        """Whether every published event can be read."""
-        return self.state in ("clean", "open")
-
-    @property
-    def lost(self) -> bool:
-        """Whether published bytes are missing from the prefix, or may be: an unusable WriteOffset cannot tell.
-
-        A wrong EventCount alone loses nothing.
-        """
-        return self.state == "invalid" or any(problem.reason != "count" for problem in self.problems)
-
-    def as_dict(self) -> dict[str, Any]:
-        """As plain values, for JSON."""
-        return dataclasses.asdict(self) | {"reason": self.reason, "ok": self.ok, "lost": self.lost}
-
-
 def verify(path: str | bytes | os.PathLike[Any], progress: Progress | None = None) -> Report:
     """Read the whole stream and compare every checksum; changes nothing. O(file).
 
@@ -96,49 +37,37 @@ def verify(path: str | bytes | os.PathLike[Any], progress: Progress | None = Non
     """
     name = os.fsdecode(path)
     require_regular(name)
-    fd = open_descriptor(name, READ)
-    try:
+    with descriptor(name, READ) as fd:
         errors.require_bytes(name, fd, os.fstat(fd).st_size)
-        with Sidecar(resolved(name), fd) as sidecar:
-            return walk(name, fd, progress, sidecar=sidecar)
-    finally:
-        os.close(fd)
+        with examining(name, fd) as file:
+            return walk(file, progress)
 
 
 # ---------------------------------------------------------------------------------------------- walk
 
 
 def walk(
-    path: str,
-    fd: int,
+    file: Examined,
     progress: Progress | None = None,
     start: Start = WHOLE,
+    *,
     verify_checksums: bool = True,
-    sidecar: Sidecar | None = None,
+    may_be_torn: bool = True,
 ) -> Report:
-    """Walk the stream in ``fd`` from ``start`` and report what is there.
+    """Walk the stream from ``start`` and report what is there.
 
-    Without ``verify_checksums`` no payload is read.
-
-    What a power loss may have torn is held to more than a checksum. The ``sidecar`` says where that begins; without
-    one, nothing is taken for torn.
+    Without ``verify_checksums`` no payload is read. Bytes that a power loss may have torn have to pass more than a
+    checksum, unless ``may_be_torn`` is False.
     """
-    size = os.fstat(fd).st_size
-    if size < HEADER_SIZE:
-        return _Walk(path, size, (0, 0, 0), verify_checksums, NOWHERE).invalid()
-    guard.ensure()
-    region = core.Region(fd, size, path)
-    try:
-        header = region.load_header()
-        if header[0] > size:  # a live stream may have grown between the two looks
-            size = os.fstat(fd).st_size
-            region.extend(size)
-        found = _Walk(path, size, header, verify_checksums, NOWHERE if sidecar is None else torn_from(sidecar, region))
-        scanner = core.Scanner(region, *start)
-        found.run(region, scanner, progress)
-        return found.report(scanner)
-    finally:
-        region.close()
+    if not file.has_header:
+        return _Walk(file.path, file.region.size, (0, 0, 0), verify_checksums, INT64_MAX).invalid()
+    region = file.region
+    header = region.load_header()
+    size = region.size if header[0] <= region.size else file.refresh_size()
+    found = _Walk(file.path, size, header, verify_checksums, file.torn_from if may_be_torn else INT64_MAX)
+    scanner = core.Scanner(region, *start)
+    found.run(region, scanner, progress)
+    return found.report(scanner)
 
 
 def _torn(region: core.Region, offsets: Column, timestamps: Column, torn_from: int) -> int:
@@ -177,10 +106,10 @@ class _Walk:
         self.prefix: tuple[int, int, int] | None = None  # events, end, last timestamp; set at the first bad entry
         self.first_timestamp: int | None = None
 
-    def add(self, reason: str, index: int, offset: int, message: str) -> None:
+    def add(self, reason: ProblemReason, ordinal: int, offset: int, message: str) -> None:
         self.problem_count += 1
         if len(self.problems) < PROBLEMS_LISTED:
-            self.problems.append(Problem(reason, index, offset, message))
+            self.problems.append(Problem(reason, ordinal, offset, message))
 
     def run(self, region: core.Region, scanner: core.Scanner, progress: Progress | None) -> None:
         if self.write_offset < FIRST_OFFSET:
@@ -190,7 +119,7 @@ class _Walk:
         first = core.Scanner(region)
         if first.run(self.bound, 1) is None and first.ordinal == 1:
             self.first_timestamp = first.last_timestamp
-        reason: str | None = None
+        reason: Reason | None = None
         behind = scanner.offset
         while scanner.offset < self.bound and reason in (None, "checksum"):
             if self.torn_from < self.bound:
@@ -201,7 +130,7 @@ class _Walk:
                 reason = scanner.run(
                     self.bound, events_per_pass(scanner, _PASS), verify_checksums=self.verify_checksums
                 )
-            if scanner.offset - behind > KEEP:
+            if scanner.offset - behind > RESIDENT:
                 region.drop_pages(behind, scanner.offset)
                 behind = scanner.offset
             if progress is not None:
@@ -210,7 +139,7 @@ class _Walk:
                 self.met(reason, scanner)
         self.settle_zeros(region, scanner, complete=reason is None or reason == "checksum")
 
-    def run_where_torn(self, region: core.Region, scanner: core.Scanner) -> tuple[str | None, bool]:
+    def run_where_torn(self, region: core.Region, scanner: core.Scanner) -> tuple[Reason | None, bool]:
         """One pass that also looks for an entry of which a sector never reached the disk.
 
         The walk ends at such a one.
@@ -232,7 +161,7 @@ class _Walk:
             self.settle_zeros(region, scanner, complete=False)
         return reason, True
 
-    def met(self, reason: str, scanner: core.Scanner) -> None:
+    def met(self, reason: Reason, scanner: core.Scanner) -> None:
         if self.prefix is None:
             self.prefix = (scanner.ordinal, scanner.offset, scanner.last_timestamp)
         where = (scanner.ordinal, scanner.offset)
@@ -271,10 +200,10 @@ class _Walk:
         events, end, last = self.prefix or (scanner.ordinal, scanner.offset, scanner.last_timestamp)
         if not self.usable and events == 0:
             return self.invalid()
-        state = "damaged" if self.problems else "clean" if self.size == self.write_offset else "open"
+        state: State = "damaged" if self.problems else "clean" if self.size == self.write_offset else "open"
         return self._report(state, events, end, last, scanner.unsorted_at)
 
-    def _report(self, state: str, events: int, end: int, last: int, unsorted_at: int) -> Report:
+    def _report(self, state: State, events: int, end: int, last: int, unsorted_at: int) -> Report:
         return Report(
             path=self.path,
             state=state,
@@ -287,7 +216,7 @@ class _Walk:
             event_count=self.event_count,
             start_timestamp=self.start_timestamp,
             first_timestamp=self.first_timestamp if events else None,
-            last_timestamp=last if events else TIME_MIN,
+            last_timestamp=last if events else None,
             unsorted_at=unsorted_at if unsorted_at < events else -1,
             cut=max(0, min(self.bound, self.size) - end) if self.problems else 0,
         )

@@ -1,8 +1,9 @@
-"""The sidecar of a stream: what is known to be durable, so that a crash does not cost a scan of everything.
+"""The watermark of a stream: what is known to be durable, so that a crash does not cost a scan of everything.
 
 It lies beside the stream as ``<name>.side``, one record of 88 bytes. It can be deleted at any time; then the stream
-is walked from its beginning. It is ignored when its checksum, its generation (`beside`), or its anchor (the bytes
-before the watermark) does not match the stream. A small stream has none once it is closed, since it is walked in a
+is walked from its beginning. It is ignored when its checksum, its generation
+(`system/sidecar.py`), or its anchor (the bytes before the watermark) does not match the stream.
+A small stream has none once it is closed, since it is walked in a
 moment.
 """
 
@@ -16,9 +17,9 @@ from typing import Final, Self
 
 from .. import errors
 from ..core.backend import core
-from ..core.format import ENTRY_SIZE, FIRST_OFFSET, TIME_MAX, TIME_MIN
-from ..system import sidecar as beside
-from ..system.sidecar import NO_GENERATION, Beside
+from ..core.format import ENTRY_SIZE, FIRST_OFFSET, INT64_MAX, TIME_MIN
+from ..system import sidecar
+from ..system.sidecar import NO_GENERATION, SidecarFile
 
 FROM_SIZE: Final = 16 << 20  # bytes of a stream from which on it keeps its sidecar when it is closed
 
@@ -56,7 +57,7 @@ def boot_id() -> bytes:
         return bytes(16)
 
 
-class Sidecar:
+class WatermarkFile:
     """The sidecar of one stream that is open.
 
     ``path`` is the resolved path of the stream and ``stream`` its descriptor, which has to outlive this object.
@@ -65,7 +66,7 @@ class Sidecar:
     def __init__(self, path: str, stream: int) -> None:
         self._path = path
         self._stream = stream
-        self._file = Beside(path, SUFFIX, MAGIC, stream)
+        self._file = SidecarFile(path, SUFFIX, MAGIC, stream)
 
     def __enter__(self) -> Self:
         return self
@@ -85,7 +86,7 @@ class Sidecar:
     @property
     def is_bound(self) -> bool:
         """Whether a sidecar may match the stream, here or beside another of its names."""
-        return beside.generation_of(self._stream) != NO_GENERATION or self.load() is not None
+        return sidecar.generation_of(self._stream) != NO_GENERATION or self.load() is not None
 
     def load(self) -> Watermark | None:
         """The record that belongs to the stream, or None when there is none that is whole."""
@@ -95,7 +96,7 @@ class Sidecar:
         magic, version, checksum, *fields, generation = _RECORD.unpack(record)
         if version != VERSION or core.crc32(_RECORD.pack(magic, version, 0, *fields, generation)) != checksum:
             return None
-        if generation != beside.generation_of(self._stream):
+        if generation != sidecar.generation_of(self._stream):
             return None
         mark = Watermark(*fields)
         return mark if generation != NO_GENERATION or is_of_this_boot(mark) else None
@@ -106,7 +107,7 @@ class Sidecar:
         Nothing is durable, so a power loss may tear all that comes. The flush of the stream and of its directory
         makes the record durable.
         """
-        beside.renew_generation(self._stream)
+        sidecar.renew_generation(self._stream)
         mark = Watermark(boot_id(), start_timestamp, FIRST_OFFSET, 0, TIME_MIN, core.crc32(b""))
         self._store(mark, named=False)
 
@@ -120,7 +121,7 @@ class Sidecar:
         self._store(mark, named=True)
 
     def _store(self, mark: Watermark, *, named: bool) -> None:
-        generation = beside.generation_of(self._stream)
+        generation = sidecar.generation_of(self._stream)
         fields = (
             mark.boot_id,
             mark.start_timestamp,
@@ -141,7 +142,7 @@ class Sidecar:
 
     def retire(self) -> None:
         """From here on no record matches the stream: neither this sidecar nor one beside another of its names."""
-        if beside.generation_of(self._stream) != NO_GENERATION:
+        if sidecar.generation_of(self._stream) != NO_GENERATION:
             self._renew_generation()
         self._file.remove()
 
@@ -152,7 +153,7 @@ class Sidecar:
 
     def _renew_generation(self) -> None:
         try:
-            beside.renew_generation(self._stream)
+            sidecar.renew_generation(self._stream)
             os.fsync(self._stream)
         except OSError as error:
             raise errors.with_path(error, self._path, "making its older sidecars invalid") from None
@@ -162,35 +163,30 @@ class Sidecar:
         self._file.remove()
 
 
-def matching(sidecar: Sidecar, region: core.Region) -> Watermark | None:
-    """The watermark of the stream in ``region``, or None when there is none that belongs to it."""
-    mark = _of_stream(sidecar, region)
-    return mark if mark is not None and mark.anchor == _anchor(region, mark.offset) else None
+def matching(mark: Watermark | None, region: core.Region) -> Watermark | None:
+    """``mark`` if it belongs to the stream in ``region``, else None."""
+    return mark if mark is not None and _is_of_stream(mark, region) and _is_anchored(mark, region) else None
 
 
-def torn_from(sidecar: Sidecar, region: core.Region) -> int:
+def torn_from(mark: Watermark | None, region: core.Region) -> int:
     """Where the bytes begin that a power loss may have torn: past the watermark of an earlier boot, if any.
 
     Where the anchor does not match, the page that the watermark lies in was written again and lost.
     """
-    mark = _of_stream(sidecar, region)
-    if mark is None or is_of_this_boot(mark):
-        return TIME_MAX
-    if mark.anchor == _anchor(region, mark.offset):
+    if mark is None or not _is_of_stream(mark, region) or is_of_this_boot(mark):
+        return INT64_MAX
+    if _is_anchored(mark, region):
         return mark.offset
     return max(FIRST_OFFSET, mark.offset // _PAGE * _PAGE - ENTRY_SIZE + 1)  # an entry may lie across its beginning
 
 
-def _of_stream(sidecar: Sidecar, region: core.Region) -> Watermark | None:
-    mark = sidecar.load()
-    if mark is None:
-        return None
+def _is_of_stream(mark: Watermark, region: core.Region) -> bool:
     write_offset, _, start_timestamp = region.load_header()
     lost = write_offset == 0 and start_timestamp in (0, mark.start_timestamp)
     if lost and mark.count == 0 and not is_of_this_boot(mark):
-        return mark  # a power loss took the header's sector, and with it nothing that was durable
+        return True  # a power loss took the header's sector, and with it nothing that was durable
     fits = FIRST_OFFSET <= mark.offset <= min(write_offset, region.size)
-    return mark if fits and mark.start_timestamp == start_timestamp else None
+    return fits and mark.start_timestamp == start_timestamp
 
 
 def is_of_this_boot(mark: Watermark) -> bool:
@@ -202,6 +198,10 @@ def at(region: core.Region, offset: int, count: int, last_timestamp: int) -> Wat
     """The watermark at ``offset``, below which there are ``count`` events."""
     start_timestamp = region.load_header()[2]
     return Watermark(boot_id(), start_timestamp, offset, count, last_timestamp, _anchor(region, offset))
+
+
+def _is_anchored(mark: Watermark, region: core.Region) -> bool:
+    return mark.anchor == _anchor(region, mark.offset)
 
 
 def _anchor(region: core.Region, offset: int) -> int:

@@ -1,4 +1,4 @@
-"""Before the first append: find a stream or make one, take its lock, map it."""
+"""Before the first append: open a stream or create one, take its lock, map it."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from dataclasses import dataclass
 from .. import errors, guard
 from ..core.backend import core
 from ..core.format import FIRST_OFFSET, HEADER, HEADER_SIZE
+from ..core.paging import HUGE_PAGE
+from ..recovery.examined import Examined
 from ..recovery.repair import repair_for_append
-from ..recovery.walk import Report
-from ..recovery.watermark import Sidecar
+from ..recovery.report import Report
+from ..recovery.watermark import WatermarkFile
 from ..system import files
 from ..system.files import WRITE, open_descriptor
 from ..system.lock import WriterLock
 from ..system.sidecar import resolved, resolved_new
 
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-HUGE_PAGE = 2 << 20
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
@@ -31,23 +32,23 @@ class OpenedStream:
     lock: WriterLock
     fd: int
     region: core.Region
-    sidecar: Sidecar
+    watermark_file: WatermarkFile
     recovered: Report | None = None  #: what opening found and repaired; None for a stream that was just made
 
     def close(self) -> None:
         """For when there will be no writer."""
         self.region.close()
-        self.sidecar.close()
+        self.watermark_file.close()
         os.close(self.fd)
         self.lock.release()
 
 
-def open_for_writing(path: str, mode: str, durable: bool, capacity: int) -> OpenedStream:
-    """Open for "a", "x" or "w" (see ``evtape.open``), with room for ``capacity`` bytes."""
-    opened = _find_or_make(path, mode, durable)
+def open_for_writing(path: str, mode: str, *, durable: bool, capacity: int) -> OpenedStream:
+    """Open for "a", "x" or "w" (see ``evtape.open``), with ``capacity`` bytes preallocated."""
+    opened = _open_or_create(path, mode, durable)
     try:
         if capacity > opened.region.size:
-            # Where the file ends within a large page, that page is made of small ones.
+            # A huge page in which the file ends is made of small ones, so whole ones are asked for.
             whole_pages = capacity + -capacity % HUGE_PAGE
             _grow(opened.region, max(capacity, min(whole_pages, 1 << 62)), capacity)
     except BaseException:
@@ -56,32 +57,32 @@ def open_for_writing(path: str, mode: str, durable: bool, capacity: int) -> Open
     return opened
 
 
-def _find_or_make(path: str, mode: str, durable: bool) -> OpenedStream:
+def _open_or_create(path: str, mode: str, durable: bool) -> OpenedStream:
     if mode == "w":
         return _replace(path, durable)
     if mode == "x" or not os.path.exists(path):
         try:
-            return _make(path, durable, replace=False)
+            return create(path, durable=durable, replace=False)
         except FileExistsError:
             if mode != "a":
-                raise  # with "a", somebody else made it in between
-    return _find(path)
+                raise  # with "a", another process created it in between
+    return open_existing(path)
 
 
-def _find(path: str) -> OpenedStream:
+def open_existing(path: str) -> OpenedStream:
+    """Lock the stream, repair it, and map it once for the repair and the writer."""
     with contextlib.ExitStack() as undo:
-        lock = WriterLock(path)
-        undo.callback(lock.release)
+        lock = undo.enter_context(WriterLock(path))
         fd = open_descriptor(path, WRITE)
         undo.callback(os.close, fd)
         if (os.fstat(fd).st_dev, os.fstat(fd).st_ino) != lock.identity:
             raise errors.LockedError(f"{path}: the file was replaced while it was opened; try again")
-        sidecar = Sidecar(resolved(path), fd)
-        undo.callback(sidecar.close)
-        report = repair_for_append(path, fd, sidecar)
-        region = core.Region(fd, os.fstat(fd).st_size, path, writable=True, split_at_pages=files.copies_on_write(fd))
+        watermark_file = undo.enter_context(WatermarkFile(resolved(path), fd))
+        with Examined(path, fd, watermark_file) as file:
+            report = repair_for_append(file)
+            region = file.take_writable()
         undo.pop_all()
-    return OpenedStream(lock, fd, region, sidecar, report)
+    return OpenedStream(lock, fd, region, watermark_file, report)
 
 
 def _replace(path: str, durable: bool) -> OpenedStream:
@@ -90,17 +91,17 @@ def _replace(path: str, durable: bool) -> OpenedStream:
     with contextlib.suppress(FileNotFoundError):
         old = WriterLock(path)
     try:
-        opened = _make(path, durable, replace=True)
+        opened = create(path, durable=durable, replace=True)
         if not durable:
-            opened.sidecar.discard()  # of the stream that had this name
+            opened.watermark_file.discard()  # of the stream that had this name
         return opened
     finally:
         if old is not None:
             old.release()
 
 
-def _make(path: str, durable: bool, replace: bool) -> OpenedStream:
-    """Make a stream without events, and take its lock before anyone can know its name."""
+def create(path: str, *, durable: bool, replace: bool) -> OpenedStream:
+    """Create a stream without events, and take its lock before it has its name."""
     if not replace and os.path.lexists(path):
         raise files.already_exists(path)
     guard.ensure()
@@ -110,21 +111,21 @@ def _make(path: str, durable: bool, replace: bool) -> OpenedStream:
     opened: OpenedStream | None = None
     try:
         with new as fd:
-            if os.name == "nt":  # where a file that is open cannot be renamed; it is locked a moment later there
+            if os.name == "nt":  # which cannot rename an open file; the lock is taken a moment later there
                 files.write_all(fd, header)
             else:
                 opened = _start(path, new.temporary, fd, header, durable)
     except BaseException as error:
         if opened is not None:
-            opened.sidecar.discard()
+            opened.watermark_file.discard()
             opened.close()
         if isinstance(error, OSError) and not isinstance(error, FileExistsError):
             raise errors.with_path(error, path, "creating the stream") from None
         raise
     if opened is None:
-        opened = dataclasses.replace(_find(path), recovered=None)
+        opened = dataclasses.replace(open_existing(path), recovered=None)
         if durable:
-            opened.sidecar.store_first(started)
+            opened.watermark_file.store_first(started)
     return opened
 
 
@@ -133,13 +134,11 @@ def _start(path: str, temporary: str, new: int, header: bytes, durable: bool) ->
     with contextlib.ExitStack() as undo:
         fd = files.duplicate(new)
         undo.callback(os.close, fd)
-        lock = WriterLock(temporary)
-        undo.callback(lock.release)
-        sidecar = Sidecar(resolved_new(path), fd)
-        undo.callback(sidecar.close)
+        lock = undo.enter_context(WriterLock(temporary))
+        watermark_file = undo.enter_context(WatermarkFile(resolved_new(path), fd))
         if durable:
-            undo.callback(sidecar.discard)
-            sidecar.store_first(HEADER.unpack(header)[2])
+            undo.callback(watermark_file.discard)
+            watermark_file.store_first(HEADER.unpack(header)[2])
         region = core.Region(fd, 0, path, writable=True, split_at_pages=files.copies_on_write(fd))
         undo.callback(region.close)
         if durable:
@@ -147,19 +146,19 @@ def _start(path: str, temporary: str, new: int, header: bytes, durable: bool) ->
             files.write_all(fd, header)
             region.extend(len(header))
         else:
-            # A large page for the header and what follows it. Where a small page is there first, the large one cannot
-            # be had any more, and 512 small ones cost ten times as much.
+            # A huge page for the header and what follows it. Once a small page is there, a huge one is not possible
+            # any more, and 512 small ones cost ten times as much.
             _grow(region, HUGE_PAGE, HEADER_SIZE)
             region.view(0, len(header))[:] = header
         undo.pop_all()
-    return OpenedStream(lock, fd, region, sidecar)
+    return OpenedStream(lock, fd, region, watermark_file)
 
 
 def _grow(region: core.Region, wanted: int, needed: int) -> None:
-    """Make room for the bytes wanted, or on a full disk for those that are needed."""
+    """Preallocate the bytes wanted, or on a full disk those that are needed."""
     try:
         region.grow(wanted)
     except OSError as error:
-        if error.errno not in NO_ROOM:
+        if error.errno not in DISK_FULL:
             raise
         region.grow(needed)

@@ -7,10 +7,10 @@ from typing import NamedTuple
 import numpy as np
 
 from ..core.backend import core
-from ..core.format import FIRST_OFFSET
+from ..core.format import ENTRY_SIZE, FIRST_OFFSET, Reason
+from ..core.paging import RESIDENT, events_per_pass
 
 STRIDE = 64  # 16 bytes of memory per 64 events
-KEEP = 32 << 20  # bytes behind a walk that stay in this process's memory
 _PASS = 1 << 14  # events per scan, so that the arrays are sized from what was met and not from what a header claims
 
 
@@ -19,13 +19,7 @@ class Break(NamedTuple):
 
     ordinal: int
     offset: int
-    reason: str
-
-
-def events_per_pass(scanner: core.Scanner, most: int) -> int:
-    """How many events to walk before memory is let go again: about ``KEEP`` bytes of the size met so far."""
-    mean = (scanner.offset - FIRST_OFFSET) // scanner.ordinal if scanner.ordinal else KEEP // STRIDE
-    return max(1, min(most, KEEP // mean))
+    reason: Reason
 
 
 class Index:
@@ -59,13 +53,13 @@ class Index:
         """Timestamp of the last event reached; the lowest int64 when there is none."""
         return self._scanner.last_timestamp
 
-    def extend(self, bound: int, event_count: int) -> str | None:
+    def extend(self, bound: int, event_count: int) -> Reason | None:
         """Walk what was published since, up to ``bound``.
 
         Returns "fault" when the file could not be read, else None.
         """
         scanner = self._scanner
-        reason: str | None = None
+        reason: Reason | None = None
         behind = scanner.offset
         while scanner.offset < bound and reason is None:
             self._make_room()
@@ -78,7 +72,7 @@ class Index:
                 timestamps=self._timestamps[free],
             )
             self._blocks += scanner.recorded
-            if scanner.offset - behind > KEEP:
+            if scanner.offset - behind > RESIDENT:
                 self._region.drop_pages(behind, scanner.offset)
                 behind = scanner.offset
         if reason == "fault":
@@ -107,3 +101,8 @@ class Index:
         scanner = core.Scanner(self._region, int(self._offsets[block]), block * STRIDE)
         scanner.run(bound, ordinal - block * STRIDE)
         return scanner.offset
+
+    def last_header(self, bound: int) -> tuple[int, bytes]:
+        """Byte position and header of the last event; no bytes without one."""
+        at = self.locate(self.length - 1, bound) if self.length else FIRST_OFFSET
+        return at, bytes(self._region.view(at, min(at + ENTRY_SIZE, bound)))

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, overload
+from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
 
+from ..core import table
 from ..core.backend import core
-from ..core.format import ENTRY_SIZE, TIME_MAX, TIME_MIN
-from ..core.times import nanoseconds
-from .pickling import restore_slice
-
-if TYPE_CHECKING:
-    from .reader import Tape
+from ..core.format import TIME_MAX, TIME_MIN
+from ..core.times import iso, nanoseconds
+from .source import Column, ColumnName, Side, Source
 
 Ordinals = range | npt.NDArray[np.int64]
-Column = npt.NDArray[np.int64]
 
 _PASS = 1 << 20  # events per step of a search through an unsorted stream
 
@@ -28,15 +25,33 @@ class Slice(Sequence[core.Event]):
     Made by ``tape[a:b:c]`` and ``tape.between(...)``; has the same queries as the tape itself.
     """
 
-    def __init__(self, tape: Tape, ordinals: Ordinals) -> None:
-        self._tape = tape
+    def __init__(self, source: Source, ordinals: Ordinals) -> None:
+        self._source = source
         self._ordinals = ordinals
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return restore_slice, (self._tape.path, self._tape.verify_checksums, self._ordinals)
+    @property
+    def source(self) -> Source:
+        """What the slice reads from."""
+        return self._source
+
+    def summary(self) -> dict[str, str]:
+        """What the slice is, as text: label to value."""
+        rows = {"path": self._source.path, "events": f"{len(self):,}"}
+        if len(self):
+            rows["ordinals"] = f"{self._ordinals[0]:,} to {self._ordinals[-1]:,}"
+            rows |= {"first event": iso(self[0].timestamp), "last event": iso(self[-1].timestamp)}
+        return rows
 
     def __repr__(self) -> str:
-        return f"<evtape slice of {self._tape.path!r}: {len(self)} events>"
+        try:
+            rows = self.summary()
+        except Exception as error:  # noqa: BLE001 - a repr shows what it can
+            return f"<evtape slice of {self._source.path!r}: {len(self):,} events, {type(error).__name__}>"
+        path = rows.pop("path")
+        return f"<evtape slice of {path!r}: {', '.join(f'{label} {value}' for label, value in rows.items())}>"
+
+    def _repr_html_(self) -> str:
+        return table.html("evtape slice", self.summary())
 
     @property
     def ordinals(self) -> Ordinals:
@@ -52,19 +67,19 @@ class Slice(Sequence[core.Event]):
     def __getitem__(self, key: slice) -> Slice: ...
     def __getitem__(self, key: int | slice) -> core.Event | Slice:
         if isinstance(key, slice):
-            return Slice(self._tape, self._ordinals[key])
+            return Slice(self._source, self._ordinals[key])
         try:
             ordinal = int(self._ordinals[key])
         except IndexError:
-            raise IndexError(f"{self._tape.path}: index {key} is outside a slice of {len(self)} events") from None
-        return self._tape._event(ordinal)
+            raise IndexError(f"{self._source.path}: index {key} is outside a slice of {len(self)} events") from None
+        return self._source.event(ordinal)
 
     def __iter__(self) -> Iterator[core.Event]:
         ordinals = self._ordinals
         if isinstance(ordinals, range) and ordinals.step == 1:
-            return self._tape._events(ordinals.start, ordinals.stop)
+            return self._source.events(ordinals.start, ordinals.stop)
         # Not a generator, which a CorruptError would end: the next event can be asked for.
-        return map(self._tape._event, map(int, ordinals))
+        return map(self._source.event, map(int, ordinals))
 
     # --------------------------------------------------------------------------------------- columns
 
@@ -83,9 +98,9 @@ class Slice(Sequence[core.Event]):
         """Byte positions of the entries, int64, shape (len,), read-only. One pass over the headers."""
         return self._column("offsets")
 
-    def _column(self, name: str) -> Column:
+    def _column(self, name: ColumnName) -> Column:
         low, high = self._span()
-        return self._pick(self._tape._column(name, low, high), low)
+        return self._pick(self._source.column(name, low, high), low)
 
     def _span(self) -> tuple[int, int]:
         """The smallest [low, high) of ordinals that holds them all."""
@@ -123,7 +138,7 @@ class Slice(Sequence[core.Event]):
             raise TypeError("give starting_at or starting_after, not both")
         if ending_before is not None and ending_at is not None:
             raise TypeError("give ending_before or ending_at, not both")
-        path = self._tape.path
+        path = self._source.path
         # As int64 limits, both included; Python's integers do not wrap around at the ends of int64.
         low = nanoseconds(starting_at, path) if starting_at is not None else None
         if starting_after is not None:
@@ -132,14 +147,14 @@ class Slice(Sequence[core.Event]):
         if ending_before is not None:
             high = nanoseconds(ending_before, path) - 1
         if (low is not None and low > TIME_MAX) or (high is not None and high < TIME_MIN):
-            return Slice(self._tape, range(0))
+            return Slice(self._source, range(0))
         if self._is_sorted():
             start = 0 if low is None else self._search(low, "left")
             stop = len(self) if high is None else self._search(high, "right")
-            return Slice(self._tape, self._ordinals[start : max(start, stop)])
-        return Slice(self._tape, self._matching(low, high))
+            return Slice(self._source, self._ordinals[start : max(start, stop)])
+        return Slice(self._source, self._matching(low, high))
 
-    def searchsorted(self, when: Any, side: str = "left") -> int:
+    def searchsorted(self, when: Any, side: Side = "left") -> int:
         """Position in this sequence where an event at ``when`` belongs, as ``numpy.searchsorted``. O(log n).
 
         Raises ValueError when timestamps go backwards, because there is no such position then; ``between`` answers
@@ -148,25 +163,25 @@ class Slice(Sequence[core.Event]):
         if side not in ("left", "right"):
             raise ValueError(f"side must be 'left' or 'right', not {side!r}")
         if not self._is_sorted():
-            raise ValueError(f"{self._tape.path}: timestamps go backwards, so there is no position; use between()")
-        return self._search(nanoseconds(when, self._tape.path), side)
+            raise ValueError(f"{self._source.path}: timestamps go backwards, so there is no position; use between()")
+        return self._search(nanoseconds(when, self._source.path), side)
 
     def _is_sorted(self) -> bool:
         ordinals = self._ordinals
         if not isinstance(ordinals, range) or ordinals.step < 0:
             return False
-        at = self._tape._unsorted_at()
+        at = self._source.unsorted_at()
         if at < 0 or len(ordinals) == 0 or at > ordinals[-1]:
             return True
         timestamps = self.timestamps
         return bool((timestamps[1:] >= timestamps[:-1]).all())
 
-    def _search(self, when: int, side: str) -> int:
+    def _search(self, when: int, side: Side) -> int:
         ordinals = self._ordinals
         assert isinstance(ordinals, range)
-        if self._tape._unsorted_at() < 0 and ordinals.step == 1:
-            return min(max(self._tape._search(when, side) - ordinals.start, 0), len(ordinals))
-        return int(np.searchsorted(self.timestamps, when, "left" if side == "left" else "right"))
+        if self._source.unsorted_at() < 0 and ordinals.step == 1:
+            return min(max(self._source.search(when, side) - ordinals.start, 0), len(ordinals))
+        return int(np.searchsorted(self.timestamps, when, side))
 
     def _matching(self, low: int | None, high: int | None) -> Ordinals:
         found: list[Column] = []
@@ -195,25 +210,20 @@ class Slice(Sequence[core.Event]):
         """
         kind = np.dtype(dtype)
         if kind.hasobject:
-            raise ValueError(f"{self._tape.path}: dtype {kind} holds Python objects, which are not in a file")
+            raise ValueError(f"{self._source.path}: dtype {kind} holds Python objects, which are not in a file")
         low, high = self._span()
         sizes = self._column("sizes")
         wrong = np.flatnonzero(sizes != kind.itemsize)
         if len(wrong):
             at = int(wrong[0])
             raise ValueError(
-                f"{self._tape.path}: event {int(self._ordinals[at])} has {int(sizes[at])} bytes, "
+                f"{self._source.path}: event {int(self._ordinals[at])} has {int(sizes[at])} bytes, "
                 f"but dtype {kind} has {kind.itemsize}"
             )
         if len(self) == 0:
             return np.empty((0, *kind.shape), kind.base)
-        whole = self._tape._column("sizes", low, high)
+        whole = self._source.column("sizes", low, high)
         if (whole != kind.itemsize).any():  # others lie between the selected ones, so there is no common stride
             gathered = b"".join(event.data for event in self)
             return np.frombuffer(gathered, kind.base).reshape(len(self), *kind.shape)
-        return self._pick(self._tape._rows(low, high, kind), low)
-
-
-def strided(view: memoryview, events: int, kind: np.dtype[Any]) -> npt.NDArray[Any]:
-    """The payloads of ``events`` entries of equal size, of which the first begins where ``view`` does, as an array."""
-    return np.ndarray((events,), kind, view, ENTRY_SIZE, (ENTRY_SIZE + kind.itemsize,))
+        return self._pick(self._source.rows(low, high, kind), low)

@@ -8,7 +8,6 @@ import os
 import sys
 import threading
 import time
-import warnings
 import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -19,13 +18,16 @@ import numpy as np
 from .. import errors
 from ..core.backend import core
 from ..core.format import FIRST_OFFSET, HEADER_SIZE, TIME_MIN
+from ..core.paging import HUGE_PAGE
 from ..core.times import nanosecond_array
-from ..errors import ClosedError, Error, ReadOnlyError
-from ..recovery import watermark as sidecars
-from ..recovery.walk import Report
-from ..system.signals import Held
-from .create import HUGE_PAGE, NO_ROOM, OpenedStream, open_for_writing
-from .reader import Tape
+from ..errors import ClosedError, Error
+from ..recovery import watermark
+from ..recovery.report import Report
+from ..system.signals import SignalsDeferred
+from .create import DISK_FULL, OpenedStream, open_for_writing
+from .reader import FileSource
+from .source import StreamSource
+from .tape import Tape
 
 Durability = Literal["none", "close", "interval", "full"]
 
@@ -43,10 +45,27 @@ class Options:
     capacity: int = 0  #: bytes of room made before the first append
     durability: Durability = "close"
     interval: float = 1.0  #: seconds between flushes with durability "interval"
-    verify: bool = True  #: whether a checksum is compared when a payload is handed out
+    verify_checksums: bool = True  #: whether a checksum is compared when a payload is handed out
 
 
 _writers: weakref.WeakSet[Writer] = weakref.WeakSet()
+
+
+class WriterSource(StreamSource):
+    """The events of a stream that this process writes. The region is the writer's."""
+
+    @property
+    def closed(self) -> bool:
+        return not self.region.reserved
+
+    def refresh(self) -> tuple[int, int]:
+        write_offset, event_count, _ = self.region.load_header()  # raises once the region is closed
+        if self.region.faults:
+            raise errors.faulted(self.path)
+        return write_offset, event_count
+
+    def reopen(self) -> tuple[Any, tuple[str, bool]]:
+        return FileSource, (self.path, self.verify_checksums)
 
 
 class Writer(Tape):
@@ -59,18 +78,21 @@ class Writer(Tape):
     ``_reserve``.
     """
 
+    _fd = -1  # the descriptor is the caller's until all is well
+
     def __init__(self, path: str, options: Options, opened: OpenedStream) -> None:
-        super().__init__(path, -1, opened.region, options.verify)  # the descriptor is the caller's until all is well
+        self._region = opened.region
+        self._source = WriterSource(path, opened.region, options.verify_checksums)
         #: What opening found and repaired, or None for a stream that was just made.
         self.recovered: Report | None = opened.recovered
         self._lock = opened.lock
-        self._sidecar = opened.sidecar
+        self._watermark_file = opened.watermark_file
         self._durability = options.durability
         self._slow = threading.RLock()
         self._section = _Section(path, self._slow)
         self._failure: Callable[[], Exception] | None = None
-        last = TIME_MIN if self.recovered is None else self.recovered.last_timestamp
-        self._appender = core.Appender(self._region, last, self._reserve)
+        last = None if self.recovered is None else self.recovered.last_timestamp
+        self._appender = core.Appender(self._region, TIME_MIN if last is None else last, self._reserve)
         self._appender.limit = self._region.size
         # What another process appended may not be durable yet, so the first flush begins at the beginning.
         self._synced = FIRST_OFFSET
@@ -158,7 +180,7 @@ class Writer(Tape):
 
     def _reserve(self, end: int) -> None:
         """The slow path of every append: make room up to byte ``end``, or raise what stands in the way of writing."""
-        with Held(), self._section:
+        with SignalsDeferred(), self._section:
             if self._failure is not None:
                 raise self._failure()
             if end < 0:  # the memory under the appender faulted; what it stored was not published
@@ -180,7 +202,7 @@ class Writer(Tape):
         try:
             region.grow(_round_up(end + step, _STEP_MIN))
         except OSError as error:
-            if error.errno not in NO_ROOM:
+            if error.errno not in DISK_FULL:
                 raise
             region.grow(end)  # not a step ahead, but what this event needs
         self._appender.limit = region.size
@@ -234,7 +256,7 @@ class Writer(Tape):
         OSError and poisons the writer, because the kernel reports such an error once and would call the next flush a
         success.
         """
-        with Held(), self._section:
+        with SignalsDeferred(), self._section:
             if self._failure is not None:
                 raise self._failure()
             position = self._flush()
@@ -267,10 +289,10 @@ class Writer(Tape):
 
     def _mark(self, position: tuple[int, int, int]) -> None:
         """Note in the sidecar what is durable now, so that opening after a crash need not walk it."""
-        self._sidecar.store(sidecars.at(self._region, *position))
+        self._watermark_file.store(watermark.at(self._region, *position))
         self._marked = position[0]
 
-    def _renew_sidecar(self) -> None:
+    def _renew_watermark(self) -> None:
         """When a stream was found: make what it holds durable and note it, before anything is appended.
 
         What a power loss tears behind a watermark can be told from what is good. And a sidecar of an earlier boot
@@ -278,10 +300,15 @@ class Writer(Tape):
         """
         if self.recovered is None:
             return
-        if self._durability != "none" or self._sidecar.is_bound:
+        if self._durability != "none" or self._watermark_file.is_bound:
             position = self._flush()
-            self._sidecar.renew(sidecars.at(self._region, *position))
+            self._watermark_file.renew(watermark.at(self._region, *position))
             self._marked = position[0]
+
+    @property
+    def closed(self) -> bool:
+        """Whether ``close()`` was called."""
+        return self._fd < 0
 
     @property
     def synced(self) -> int:
@@ -294,7 +321,7 @@ class Writer(Tape):
         """Make the stream durable (unless ``durability="none"``), cut the file to its events and release the lock."""
         if self.closed:
             return
-        with Held(), self._section:
+        with SignalsDeferred(), self._section:
             if not self.closed:  # else another thread has closed it
                 self._finish()
         if self._ticker is not None:
@@ -313,19 +340,19 @@ class Writer(Tape):
             if not failed and self._durability == "none":
                 self._require_whole()
             elif not failed:
-                self._leave_sidecar(self._flush())
+                self._leave_watermark(self._flush())
         finally:
             self._shut(cut and self._failure is None)
 
-    def _leave_sidecar(self, position: tuple[int, int, int]) -> None:
+    def _leave_watermark(self, position: tuple[int, int, int]) -> None:
         """A large stream keeps its watermark when it is closed; a small one is walked in a moment without.
 
         Its removal may be undone by a power loss, so the record has to be the last one even then.
         """
-        if self._sidecar.held or self._synced >= sidecars.FROM_SIZE:
+        if self._watermark_file.held or self._synced >= watermark.FROM_SIZE:
             self._mark(position)
-        if self._synced < sidecars.FROM_SIZE:
-            self._sidecar.discard()
+        if self._synced < watermark.FROM_SIZE:
+            self._watermark_file.discard()
 
     def _shut(self, cut: bool) -> None:
         fd, end = self._fd, self._appender.offset
@@ -338,20 +365,19 @@ class Writer(Tape):
         finally:
             self._fd = -1
             try:
-                self._sidecar.close()
+                self._watermark_file.close()
             finally:
                 try:
                     os.close(fd)
                 finally:
                     self._lock.release()
 
-    def _forked(self) -> None:
+    def forked(self) -> None:
         """In the child after a fork: the parent goes on writing, this copy must not."""
-        super()._forked()
         if self.closed:
             return
-        text = f"{self.path}: the writer was opened before fork(); the child must open the stream itself"
-        self._failure = lambda: ReadOnlyError(text)
+        failure = errors.forked_writer(self.path)
+        self._failure = lambda: failure
         self._appender.forked()
         self._region.forked()
         self._ticker = None
@@ -369,16 +395,6 @@ class Writer(Tape):
 
     def __reduce__(self) -> tuple[Any, ...]:
         raise TypeError(f"{self.path}: a writer cannot be pickled or copied; open the stream for reading there")
-
-    # ------------------------------------------------------------------------------------------ read
-
-    def _refresh(self) -> int:
-        if self.closed:
-            raise errors.closed(self.path)
-        if self._region.faults:
-            raise errors.faulted(self.path)
-        self._bound = self._region.load_header()[0]
-        return self._bound
 
 
 class _Section:
@@ -483,14 +499,14 @@ def open_writer(path: str, mode: str, options: Options) -> Writer:
     _opening.add(thread)
     try:
         _require_time_left(path)
-        opened = open_for_writing(path, mode, options.durability != "none", options.capacity)
+        opened = open_for_writing(path, mode, durable=options.durability != "none", capacity=options.capacity)
         try:
             writer = Writer(path, options, opened)
         except BaseException:
             opened.close()
             raise
         try:
-            writer._renew_sidecar()
+            writer._renew_watermark()
             if writer._ticker is not None:
                 writer._ticker.begin()
             _require_time_left(path)  # the end may have come during the opening
@@ -520,7 +536,9 @@ def _before_fork() -> None:
 
 
 def _after_fork_in_child() -> None:
-    _writers.clear()  # `Tape` has told each of them
+    for writer in _living():
+        writer.forked()
+    _writers.clear()
     _opening.clear()
 
 
@@ -539,7 +557,7 @@ def _require_time_left(path: str) -> None:
 
 
 def _warn_unclosed(writer: Writer) -> None:
-    warnings.warn(f"unclosed {writer!r}", ResourceWarning, stacklevel=3)
+    errors.warn(ResourceWarning(f"unclosed <evtape writer of {writer.path!r}>; close it, or use 'with'"))
 
 
 class _Unraisable:

@@ -12,6 +12,7 @@ import secrets
 import stat
 import struct
 import sys
+from collections.abc import Iterator
 
 from ..errors import FormatError
 
@@ -43,6 +44,16 @@ def open_descriptor(path: str, flags: int, mode: int = 0o666, *, dir_fd: int | N
     """
     fd = os.open(path, flags, mode, dir_fd=dir_fd)
     return fd if fd >= _STANDARD else _moved(fd)
+
+
+@contextlib.contextmanager
+def descriptor(path: str, flags: int) -> Iterator[int]:
+    """``open_descriptor``, closed at the end of the block."""
+    fd = open_descriptor(path, flags)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
 
 
 def duplicate(fd: int) -> int:
@@ -87,10 +98,10 @@ def fitting_name(path: str, suffix: str) -> str:
 
 
 class AtomicFile(contextlib.AbstractContextManager[int]):
-    """The descriptor of a new file in the folder of ``path``, which gets that name when the block ends without an
+    """The descriptor of a new file in the directory of ``path``, which gets that name when the block ends without an
     exception.
 
-    ``durable`` flushes the file before and the folder after. ``replace`` takes the name from another file; otherwise
+    ``durable`` flushes the file before and the directory after. ``replace`` takes the name from another file; otherwise
     FileExistsError. The descriptor stays open inside the block only; the file under its temporary name is removed
     when the block fails.
     """
@@ -99,8 +110,8 @@ class AtomicFile(contextlib.AbstractContextManager[int]):
         self._path = path
         self._durable = durable
         self._replace = replace
-        self._folder = os.path.dirname(os.path.abspath(path))
-        self.temporary = os.path.join(self._folder, temporary_name())
+        self._directory = os.path.dirname(os.path.abspath(path))
+        self.temporary = os.path.join(self._directory, temporary_name())
 
     def __enter__(self) -> int:
         self._fd = open_descriptor(self.temporary, WRITE | os.O_CREAT | os.O_EXCL, 0o666)
@@ -120,7 +131,7 @@ class AtomicFile(contextlib.AbstractContextManager[int]):
                 self._give_name()
                 named = True
                 if self._durable:
-                    sync_directory(self._folder)
+                    sync_directory(self._directory)
         finally:
             if not named:
                 with contextlib.suppress(FileNotFoundError):
@@ -189,11 +200,11 @@ def already_exists(path: str) -> FileExistsError:
     return FileExistsError(errno.EEXIST, text, path)
 
 
-def sync_directory(folder: str) -> None:
-    """Make names in ``folder`` durable. Windows has no such call and orders a file and its name by its journal."""
+def sync_directory(directory: str) -> None:
+    """Make names in ``directory`` durable. Windows has no such call and orders a file and its name by its journal."""
     if os.name == "nt":
         return
-    fd = open_descriptor(folder, os.O_RDONLY | os.O_DIRECTORY)
+    fd = open_descriptor(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(fd)
     finally:

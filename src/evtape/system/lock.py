@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Self
 
 from ..errors import LockedError
 from .files import WRITE, open_descriptor, require_regular
@@ -43,6 +44,12 @@ class WriterLock:
             # The name was given to another file between open and lock: that file is the stream now.
             self.abandon()
         raise LockedError(f"{path}: the name was given to another file each time it was locked; try again")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.release()
 
     def release(self) -> None:
         if self._fd >= 0:

@@ -16,12 +16,12 @@ import contextlib
 import os
 import secrets
 import stat
-import warnings
 from typing import Final
 
+from .. import errors
 from ..errors import SidecarWarning
 from .files import READ, WRITE, open_descriptor, temporary_name, write_all
-from .signals import Held
+from .signals import SignalsDeferred
 
 GENERATION_SIZE: Final = 16
 NO_GENERATION: Final = bytes(GENERATION_SIZE)
@@ -77,7 +77,7 @@ def resolved_new(path: str) -> str:
     return os.path.join(os.path.realpath(directory), name)
 
 
-class Beside:
+class SidecarFile:
     """The file named after a stream with ``suffix``, in the stream's directory.
 
     ``path`` is the resolved path of the stream, ``stream`` its descriptor, which has to outlive this object. The file
@@ -91,7 +91,7 @@ class Beside:
         self._magic = magic
         self._stream = stream
         self._fd = -1  # of the file that this object made or took over
-        self._told = False
+        self._reported = False
         self._directory: int | None = None
         if _HAS_DIR_FD:
             self._directory = _open_directory(os.path.dirname(path))
@@ -142,7 +142,7 @@ class Beside:
         if self._is_foreign():
             self._report_foreign()
             return False
-        with Held():
+        with SignalsDeferred():
             self._make(data, durable_name=named)
         return True
 
@@ -196,13 +196,13 @@ class Beside:
         return self.read(len(self._magic)) is None
 
     def _report_foreign(self) -> None:
-        if not self._told:
-            self._told = True
+        if not self._reported:
+            self._reported = True
             text = (
                 f"{self.path}: this file is not a sidecar of evtape, or is another user's, and stays as it is. "
                 f"Rename it: without a sidecar, opening {self._stream_path} after a crash reads the whole stream"
             )
-            warnings.warn(SidecarWarning(text), stacklevel=2)
+            errors.warn(SidecarWarning(text))
 
     # ------------------------------------------------------------------------------------------ making
 

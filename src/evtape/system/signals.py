@@ -20,11 +20,11 @@ _WALKS = frozenset(f"{_ROOT}.{name}" for name in ("recovery.walk", "recovery.sea
 _NUMBERS = sorted(map(int, signal.valid_signals()))
 
 _holds = False  # whether the main thread holds handlers back now; no other thread changes this
-_holder: tuple[int, Held] | None = None  # that thread, and its block
+_holder: tuple[int, SignalsDeferred] | None = None  # that thread, and its block
 
 
-class Held:
-    """``with Held():`` handlers of Python that become due inside the block run at its end. O(signals).
+class SignalsDeferred:
+    """``with SignalsDeferred():`` handlers of Python that become due inside the block run at its end. O(signals).
 
     Only the main thread runs handlers, so the block does nothing in another one, nor inside another block.
     """

@@ -1,0 +1,112 @@
+"""What a verification or a recovery reports."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ..core import table
+from ..core.times import iso
+
+#: ``"clean"``, ``"open"`` (larger than WriteOffset, otherwise good), ``"damaged"``, ``"invalid"`` (not a stream).
+State = Literal["clean", "open", "damaged", "invalid"]
+#: What is wrong with a stream; see docs/format.md.
+ProblemReason = Literal["header", "truncated", "size", "checksum", "zero", "count"]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong with a stream. ``ordinal`` and ``offset`` are -1 for what concerns the header."""
+
+    reason: ProblemReason
+    ordinal: int
+    offset: int
+    message: str
+
+
+@dataclass(frozen=True)
+class Salvaged:
+    """A run of events that salvage copied from after damage. Each has a good checksum; its place is doubtful.
+
+    One without events is a part of the damaged stream that was not searched.
+    """
+
+    ordinal: int  #: of the first one in the new stream
+    events: int
+    offset: int  #: where the run begins in the damaged stream
+    end: int  #: where it ends there
+    doubt: str  #: how it was found
+
+
+@dataclass(frozen=True, repr=False)
+class Report:
+    """What ``verify`` found, and what ``recover`` did about it."""
+
+    path: str
+    state: State
+    events: int  #: events of the longest valid prefix
+    end: int  #: its end, a byte position
+    problems: tuple[Problem, ...]  #: the first hundred, in the order they were met
+    problem_count: int  #: all of them
+    size: int  #: bytes of the file
+    write_offset: int  #: as the header says
+    event_count: int  #: as the header says
+    start_timestamp: int
+    first_timestamp: int | None  #: of the prefix; None without events
+    last_timestamp: int | None  #: of the prefix; None without events
+    unsorted_at: int  #: ordinal of the first event whose timestamp is lower than the one before it, or -1
+    cut: int = 0  #: published bytes that recovery removed, or would remove
+    quarantine: str | None = None  #: the file that they were saved to
+    output: str | None = None  #: the recovered stream, if not in place
+    salvaged: tuple[Salvaged, ...] = ()  #: what was copied from after the damage, in the order of the file
+
+    @property
+    def reason(self) -> ProblemReason | None:
+        """The reason of the first problem, or None."""
+        return self.problems[0].reason if self.problems else None
+
+    @property
+    def ok(self) -> bool:
+        """Whether every published event can be read."""
+        return self.state in ("clean", "open")
+
+    @property
+    def lost(self) -> bool:
+        """Whether published bytes are missing from the prefix, or may be: an unusable WriteOffset cannot tell.
+
+        A wrong EventCount alone loses nothing.
+        """
+        return self.state == "invalid" or any(problem.reason != "count" for problem in self.problems)
+
+    @property
+    def known_times(self) -> tuple[int, int]:
+        """The lowest and the highest time that are known of the stream, ns."""
+        first = self.start_timestamp if self.first_timestamp is None else self.first_timestamp
+        last = self.start_timestamp if self.last_timestamp is None else self.last_timestamp
+        return min(self.start_timestamp, first), max(self.start_timestamp, last)
+
+    def as_dict(self) -> dict[str, Any]:
+        """As plain values, for JSON."""
+        return dataclasses.asdict(self) | {"reason": self.reason, "ok": self.ok, "lost": self.lost}
+
+    def summary(self) -> dict[str, str]:
+        """What matters of it, as text: label to value."""
+        rows = {"path": self.path, "state": self.state, "events": f"{self.events:,}", "bytes": f"{self.size:,}"}
+        if self.first_timestamp is not None and self.last_timestamp is not None:
+            rows |= {"first event": iso(self.first_timestamp), "last event": iso(self.last_timestamp)}
+        if self.problem_count:
+            rows["problems"] = f"{self.problem_count:,}, first: {self.reason}"
+        if self.cut:
+            rows["cut"] = f"{self.cut:,} bytes"
+        if self.quarantine:
+            rows["quarantine"] = self.quarantine
+        return rows
+
+    def __repr__(self) -> str:
+        rows = self.summary()
+        path = rows.pop("path")
+        return f"<evtape report of {path!r}: {', '.join(f'{label} {value}' for label, value in rows.items())}>"
+
+    def _repr_html_(self) -> str:
+        return table.html("evtape report", self.summary())
