@@ -107,7 +107,7 @@ def reopened(evtape: Any, folder: Path) -> str:
     with recording(evtape, recorder):
         with evtape.open(path, "w", durability="none") as tape:
             tape.append_many([b"z" * 1000] * 20)
-        tape = evtape.open(path, "a")
+        tape = evtape.open(path, "a", durability="none")
         tape.append(b"more")
         tape.sync()
         recorder.see("after sync")
@@ -244,11 +244,15 @@ def zeros_in_a_view(evtape: Any, folder: Path) -> str:
     with evtape.open(path, verify_checksums=False) as tape:
         view = tape[0].data
         os.truncate(path, 8192)
-        changed = bytes(view) != data
+        middle = slice(9000, 9100)  # of a page that the guard replaces, and not the one that a reader remembers
+        changed = bytes(view[middle]) != data[middle]
         os.truncate(path, size)
+        with open(path, "r+b") as file:  # the bytes that a reader remembers are as they were
+            file.seek(size - 4096)
+            file.write(data[-4096:])
         try:
             len(tape)
-        except (evtape.TruncatedError, evtape.RewoundError):  # the guard knows, or the bytes are not what they were
+        except evtape.TruncatedError:
             return ""
     return "the view became zeros" if changed else ""
 
@@ -256,7 +260,7 @@ def zeros_in_a_view(evtape: Any, folder: Path) -> str:
 def shorter_by_less_than_a_page(evtape: Any, folder: Path) -> str:
     """No page is gone when a file is cut within its last page: the bytes read as zeros and nothing else would tell."""
     path = folder / "s.tape"
-    path.write_bytes(streams.stream([b"x" * 1000] * 6))
+    path.write_bytes(streams.stream([b"x" * 800 + bytes(200)] * 6))  # what a reader remembers of the end is zeros
     with evtape.open(path, verify_checksums=False) as tape:
         len(tape)
         os.truncate(path, path.stat().st_size - 500)

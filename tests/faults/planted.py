@@ -144,7 +144,8 @@ BUGS = (
     ),
     Bug(
         "a writer that takes over leaves the generation as it is", SIDECAR,
-        "            sidecar.renew_generation(self._stream)\n            os.fsync(self._stream)\n", "            pass\n",
+        "            sidecar.renew_generation(self._stream)\n            os.fsync(self._stream)\n",
+        "            pass\n",
         "names", "events are missing under a name",
     ),
     Bug(
