@@ -41,7 +41,7 @@ cdef enum:
 # milliseconds.
 cdef enum:
     SHORT_BATCH = 1048576
-    KEEP_BEHIND = 33554432  # bytes behind an iteration that stay in this process's memory
+    KEEP_BEHIND = 33554432  # bytes after which an iteration drops the pages that it has left
     PREFETCH_PAGES = 2097152  # bytes that are brought into the page table at once
     PREFETCH_EVENTS = 2  # a batch begins to fetch its payloads this many events ahead; see evtape_prefetch
 
@@ -70,10 +70,10 @@ def crc32_implementations():
     return tuple([(<bytes>names[i]).decode() for i in range(n)])
 
 
-def crc32_use(str rung, /):
+def crc32_use(str implementation, /):
     """Force one implementation, or "auto". For tests."""
-    if evtape_crc32_use(rung.encode()) != 0:
-        raise ValueError(f"CRC-32 implementation {rung!r} cannot run here; there are {crc32_implementations()}")
+    if evtape_crc32_use(implementation.encode()) != 0:
+        raise ValueError(f"CRC-32 implementation {implementation!r} cannot run here; there are {crc32_implementations()}")
 
 
 # -------------------------------------------------------------------------------------------- region
@@ -151,10 +151,10 @@ cdef class Region:
     cdef int fd
     cdef bint writable
     cdef bint split_at_pages
-    cdef bint write_back  # what the background thread was told
+    cdef bint write_back  # as the preallocator was started
     cdef bint huge  # space is populated in huge pages
     cdef _Mapping mapping
-    cdef evtape_preallocator *preallocator  # makes room in the background, or NULL
+    cdef evtape_preallocator *preallocator  # the thread that preallocates, or NULL
     cdef int stopping  # calls of stop_preallocator that wait for a thread, which may still be at work on the file
     cdef Appender appender  # the one that may hold on to the preallocator
     cdef object whole  # a memoryview of the mapping; every view that is handed out is a slice of it
@@ -224,15 +224,15 @@ cdef class Region:
         """Allocate the file up to `size` bytes at least and cover them, or raise OSError and leave it as it was."""
         cdef int error = ECANCELED
         while error == ECANCELED:  # another thread stopped the one in the background, because it forks
-            error = self._make_room(size)
+            error = self._allocate(size)
         if error == ENOTSUP:
             os.ftruncate(self.fd, size)
             error = 0
         if error != 0:
-            raise errors.with_path(OSError(error, ""), self.path, f"making room for {size} bytes")
+            raise errors.with_path(OSError(error, ""), self.path, f"extending the file to {size} bytes")
         self.extend(max(size, self._size()))
 
-    cdef int _make_room(self, int64_t size) except -1:
+    cdef int _allocate(self, int64_t size) except -1:
         cdef int error, populate = self._pages()
         self._wait_stopped()
         self._open()
@@ -255,7 +255,7 @@ cdef class Region:
         return error
 
     cdef int _wait_stopped(self) except -1:
-        """A thread that is being stopped may still be at work: two never make room in one file."""
+        """A thread that is being stopped may still be at work: two never extend one file."""
         cdef int spins = 0
         while self.stopping != 0:
             with nogil:
@@ -264,10 +264,10 @@ cdef class Region:
         return 0
 
     def start_preallocator(self, bint write_back, /):
-        """Let a native thread make room ahead of WriteOffset, once the stream is large enough to pay for one.
+        """Start a native thread that preallocates, once the stream is large enough to pay for one.
 
-        It also lets go of memory behind, and with `write_back` starts to write it to the disk. False where there is no
-        such thread.
+        It also drops the pages that the writer has left, and with `write_back` starts to write them to the disk. False
+        where there is no such thread.
         """
         cdef uint8_t *base
         self._wait_stopped()
@@ -382,13 +382,13 @@ cdef struct Payload:
 cdef class Appender:
     """Writes entries at WriteOffset and publishes them.
 
-    `limit` is the end of the room that may be stored to, and the only thing the hot path looks at: when an event does
-    not fit below it, `reserve(end)` is called, which makes room or raises. A writer that must not write has limit 0.
+    `limit` is the end of the preallocated bytes, and the only thing that the hot path looks at. When an event does not
+    fit below it, `reserve(end)` is called, which preallocates more or raises. A writer that must not write has limit 0.
     """
     cdef Region region
     cdef _Mapping mapping  # keeps base alive while this appender may store through it
     cdef uint8_t *base
-    cdef evtape_preallocator *preallocator  # the region's; asked for more room before Python is
+    cdef evtape_preallocator *preallocator  # the region's; asked before Python is
     cdef readonly int64_t offset
     cdef readonly int64_t count
     cdef readonly int64_t last_timestamp
@@ -421,8 +421,8 @@ cdef class Appender:
         cdef int64_t now = evtape_now()
         return now if now > self.last_timestamp else self.last_timestamp
 
-    cdef int _make_room(self, int64_t end) except -1:
-        """The slow path, without the gate held: makes room up to `end` or raises."""
+    cdef int _reserve(self, int64_t end) except -1:
+        """The slow path, without the spinlock: preallocates up to `end` or raises."""
         self.reserve(end)
         self._enter_long()
         if self.region.mapping is not None:
@@ -439,7 +439,7 @@ cdef class Appender:
         return 0
 
     cdef inline bint _fits(self, int64_t end) noexcept nogil:
-        """Whether there is room up to `end`, with the gate held. Half way through what is there, more is asked for."""
+        """Whether `end` is preallocated, with the spinlock held. Half way through, more is asked for."""
         if end <= self._limit:
             return True
         if self._limit == 0 or self.preallocator == NULL:
@@ -470,7 +470,7 @@ cdef class Appender:
             if self._fits(end):
                 break
             evtape_spinlock_unlock(&self.spinlock)
-            self._make_room(end)
+            self._reserve(end)
         if given is None:
             timestamp = self._now()
         at = self.base + self.offset
@@ -638,7 +638,7 @@ cdef class Appender:
             if self._fits(end):
                 break
             evtape_spinlock_unlock_long(&self.spinlock)
-            self._make_room(end)
+            self._reserve(end)
         ordinal = self.count
         if total < SHORT_BATCH:
             self._write_batch(rows, array, size, n, stamps)
@@ -680,7 +680,7 @@ cdef class Appender:
 
     @property
     def limit(self):
-        """The end of the room that may be stored to."""
+        """The end of the preallocated bytes."""
         self._enter_long()
         cdef int64_t limit = self._limit
         evtape_spinlock_unlock_long(&self.spinlock)
@@ -716,7 +716,7 @@ cdef class Appender:
         evtape_spinlock_unlock_long(&self.spinlock)
 
     def forked(self):
-        """In a forked child: write no more. A thread that is not there may be inside, so nobody waits for it."""
+        """In a forked child: write no more. A thread of the parent may be inside, so this does not wait."""
         self.halted = True
         self._limit = 0
         self.preallocator = NULL
@@ -771,7 +771,7 @@ cdef class Scanner:
         cdef int64_t *po = NULL
         cdef int64_t *pt = NULL
         cdef int64_t *ps = NULL
-        cdef int64_t room = INT64_MAX
+        cdef int64_t capacity = INT64_MAX
         cdef _Mapping mapping
         cdef int reason
         self.region._open()
@@ -779,22 +779,22 @@ cdef class Scanner:
         if not 0 <= bound <= self.region._size():
             raise ValueError(f"{self.region.path}: bound {bound} is not within its {self.region._size()} bytes")
         if offsets is not None:
-            room = into_offsets.shape[0]
-            po = &into_offsets[0] if room else NULL
+            capacity = into_offsets.shape[0]
+            po = &into_offsets[0] if capacity else NULL
         if timestamps is not None:
-            room = min(room, <int64_t>into_timestamps.shape[0])
-            pt = &into_timestamps[0] if room else NULL
+            capacity = min(capacity, <int64_t>into_timestamps.shape[0])
+            pt = &into_timestamps[0] if capacity else NULL
         if sizes is not None:
-            room = min(room, <int64_t>into_sizes.shape[0])
-            ps = &into_sizes[0] if room else NULL
+            capacity = min(capacity, <int64_t>into_sizes.shape[0])
+            ps = &into_sizes[0] if capacity else NULL
         with nogil:
-            reason = self._walk(mapping.base, bound, count, verify_checksums, stride, room, po, pt, ps)
+            reason = self._walk(mapping.base, bound, count, verify_checksums, stride, capacity, po, pt, ps)
         if mapping.faults() != 0:
             reason = FAULT
         return REASONS[reason]
 
     cdef int _walk(
-        self, const uint8_t *base, int64_t bound, int64_t count, bint verify_checksums, int64_t stride, int64_t room,
+        self, const uint8_t *base, int64_t bound, int64_t count, bint verify_checksums, int64_t stride, int64_t capacity,
         int64_t *offsets, int64_t *timestamps, int64_t *sizes,
     ) noexcept nogil:
         cdef evtape_entry entry
@@ -813,7 +813,7 @@ cdef class Scanner:
                 reason = CHECKSUM
                 break
             if until_record == 0:
-                if filled == room:
+                if filled == capacity:
                     break
                 if offsets != NULL:
                     offsets[filled] = at
@@ -937,7 +937,7 @@ cdef class Events:
     cdef _Mapping mapping
     cdef object whole
     cdef int64_t offset, ordinal, bound, stop
-    cdef int64_t behind  # where the pages begin that were not dropped yet
+    cdef int64_t dropped  # where the pages begin that were not dropped yet
     cdef int64_t prefetched  # up to where the pages were prefetched
     cdef int64_t first  # where the iteration began
     cdef bint verify_checksums
@@ -953,7 +953,7 @@ cdef class Events:
         self.region = region
         self.mapping = region.mapping
         self.whole = PyMemoryView_FromObject(region.whole).toreadonly()
-        self.offset = self.behind = self.prefetched = self.first = offset
+        self.offset = self.dropped = self.prefetched = self.first = offset
         self.ordinal = ordinal
         self.bound = bound
         self.stop = stop
@@ -974,7 +974,7 @@ cdef class Events:
             if reason == INTACT:
                 return self._event(at, ordinal, &entry)
             after = self.offset
-            if reason == ZERO:  # where this raises, nothing behind the zeros can be trusted and the iteration is over
+            if reason == ZERO:  # where this raises, nothing after the zeros can be trusted and the iteration is over
                 self.offset = self.bound
             self.report_problem(ordinal, at, REASONS[reason])
             self.offset = after
@@ -1006,10 +1006,10 @@ cdef class Events:
         return ZERO if entry.timestamp == 0 and entry.size == 0 else INTACT
 
     cdef void _move_window(self) noexcept:
-        """Let go of what lies far behind, and bring in what comes next once this is no longer about a few events."""
-        if self.offset - self.behind > KEEP_BEHIND:
-            evtape_drop_pages(self.mapping.base, self.behind, self.offset)
-            self.behind = self.offset
+        """Drop the pages far behind, and prefetch the next ones once this is about more than a few events."""
+        if self.offset - self.dropped > KEEP_BEHIND:
+            evtape_drop_pages(self.mapping.base, self.dropped, self.offset)
+            self.dropped = self.offset
         if self.offset - self.first < 65536:
             self.prefetched = self.first + 65536
         else:

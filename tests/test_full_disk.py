@@ -140,7 +140,7 @@ def test_mapped_file_on_a_full_disk(et, disk):
 
 @pytest.mark.parametrize("capacity", [2**63 - 1, 2**62])
 def test_capacity_beyond_any_file(et, tmp_path, capacity):
-    with pytest.raises(OSError, match=f"making room for {capacity} bytes") as caught:
+    with pytest.raises(OSError, match=f"extending the file to {capacity} bytes") as caught:
         et.open(tmp_path / "t.tape", "w", capacity=capacity)
     assert caught.value.errno in (errno.EFBIG, errno.ENOSPC)
 

@@ -2,7 +2,7 @@
 
 The kernel tells a process by SIGBUS that a page of a mapping cannot be had. While the guard is on, such a page of an
 evtape mapping becomes zeros, the stream is marked, and its next call raises TruncatedError. Signals for any other
-address go to whoever had the handler before (faulthandler, another library, the default). The pure core needs none.
+address go to the handler that was installed before (faulthandler, another library, the default). The pure core needs none.
 
 It is switched on by the first stream that is opened. ``EVTAPE_SIGBUS_GUARD=off`` in the environment, or
 ``guard.disable()``, keeps it off.

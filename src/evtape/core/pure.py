@@ -52,10 +52,12 @@ def crc32_implementations() -> tuple[str, ...]:
     return ("zlib",)
 
 
-def crc32_use(rung: str, /) -> None:
+def crc32_use(implementation: str, /) -> None:
     """Force one implementation, or "auto". For tests."""
-    if rung not in ("auto", "zlib"):
-        raise ValueError(f"CRC-32 implementation {rung!r} cannot run here; there are {crc32_implementations()}")
+    if implementation not in ("auto", "zlib"):
+        raise ValueError(
+            f"CRC-32 implementation {implementation!r} cannot run here; there are {crc32_implementations()}"
+        )
 
 
 # -------------------------------------------------------------------------------------------- region
@@ -207,7 +209,7 @@ class Region(_Made):
         self._writable = writable
         self._kind = _SplitAtPages if split_at_pages else mmap.mmap
         self._closed = False
-        self.huge_pages = True  # whether room is made of large pages; the native core's to use
+        self.huge_pages = True  # whether space is populated in huge pages; the native core's to use
         self._growth = threading.RLock()
         self._growing = False
         self.size = 0
@@ -261,7 +263,7 @@ class Region(_Made):
         except OSError as error:
             if not self._closed:
                 os.ftruncate(self._fd, before)
-            raise errors.with_path(error, self.path, f"making room for {size} bytes") from None
+            raise errors.with_path(error, self.path, f"extending the file to {size} bytes") from None
 
     def _populate(self, start: int, stop: int) -> None:
         """Bring the new pages in now, so that no append waits for one.
@@ -290,7 +292,7 @@ class Region(_Made):
         return 0 if self._closed else sys.maxsize
 
     def start_preallocator(self, write_back: bool, /) -> bool:
-        """Let a native thread make room ahead of WriteOffset. There is none here."""
+        """Start a native thread that preallocates. There is none here."""
         return False
 
     def stop_preallocator(self) -> None:
@@ -407,8 +409,8 @@ def _allocate(fd: int, start: int, stop: int) -> None:
 class Appender(_Made):
     """Writes entries at WriteOffset and publishes them.
 
-    `limit` is the end of the room that may be stored to, and the only thing the hot path looks at: when an event does
-    not fit below it, `reserve(end)` is called, which makes room or raises. A writer that must not write has limit 0.
+    `limit` is the end of the preallocated bytes, and the only thing that the hot path looks at. When an event does not
+    fit below it, `reserve(end)` is called, which preallocates more or raises. A writer that must not write has limit 0.
     """
 
     def __init__(self, region: Region, last_timestamp: int, reserve: Callable[[int], None]) -> None:
@@ -565,7 +567,7 @@ class Appender(_Made):
 
     @property
     def limit(self) -> int:
-        """The end of the room that may be stored to."""
+        """The end of the preallocated bytes."""
         return self._limit
 
     @limit.setter
@@ -592,7 +594,7 @@ class Appender(_Made):
             self._limit = 0
 
     def forked(self) -> None:
-        """In a forked child: write no more. A thread that is not there may be inside, so nobody waits for it."""
+        """In a forked child: write no more. A thread of the parent may be inside, so this does not wait."""
         self._halted = True
         self._limit = 0
         self._lock = threading.RLock()
@@ -663,9 +665,9 @@ class Scanner(_Made):
         source = self._region._still_open()
         if not 0 <= bound <= self._region.size:
             raise ValueError(f"{self._region.path}: bound {bound} is not within its {self._region.size} bytes")
-        room = min([len(a) for a in (offsets, timestamps, sizes) if a is not None], default=None)
+        capacity = min([len(a) for a in (offsets, timestamps, sizes) if a is not None], default=None)
         try:
-            return self._walk(source, bound, count, verify_checksums, stride, room, offsets, timestamps, sizes)
+            return self._walk(source, bound, count, verify_checksums, stride, capacity, offsets, timestamps, sizes)
         except errors.TruncatedError:
             return "fault"
 
@@ -676,7 +678,7 @@ class Scanner(_Made):
         count: int,
         verify_checksums: bool,
         stride: int,
-        room: int | None,
+        capacity: int | None,
         offsets: Any,
         timestamps: Any,
         sizes: Any,
@@ -693,7 +695,7 @@ class Scanner(_Made):
             if verify_checksums and window.crc32(at + ENTRY_SIZE, size) != checksum:
                 return "checksum"
             if self.ordinal % stride == 0:
-                if self.recorded == room:
+                if self.recorded == capacity:
                     return None
                 for array, value in ((offsets, at), (timestamps, timestamp), (sizes, size)):
                     if array is not None:
@@ -898,7 +900,7 @@ class Events(_Made):
             self._offset = self._bound
             reason, event = "fault", None
         if reason:
-            # Where this raises at a zero entry, nothing behind it can be trusted and the iteration is over.
+            # Where this raises at a zero entry, nothing after it can be trusted and the iteration is over.
             after = self._offset
             if reason == "zero":
                 self._offset = self._bound

@@ -19,8 +19,8 @@ from .watermark import Watermark, WatermarkFile, matching, torn_from
 class Examined:
     """The stream in the descriptor ``fd``, which has to outlive this object.
 
-    ``region`` is for reading. On the pure core it is no mapping, so that a file which is truncated meanwhile cannot
-    kill the process. Without ``watermark_file`` nothing is taken for torn by a power loss.
+    ``region`` is for reading. The pure core reads it without a mapping, so a file that is truncated during the walk
+    cannot kill the process. Without ``watermark_file`` nothing is taken for torn by a power loss.
     """
 
     def __init__(self, path: str, fd: int, watermark_file: WatermarkFile | None = None) -> None:

@@ -47,11 +47,11 @@ def recover(
     prefix is written to that new file and the source stays as it is. ``dry_run`` only reports. Doing it again changes
     nothing.
 
-    ``salvage`` also takes over intact events from behind the damage, to ``output`` only: how many are missing between
+    ``salvage`` also copies intact events from after the damage, to ``output`` only: how many are missing between
     them, nothing can tell. ``Report.salvaged`` says which they are, and so does ``<output>.salvage.json``. The
     beginning of the file may be lost as well.
 
-    Raises ValueError for ``salvage`` without ``output``, FormatError when the file is no stream (with ``salvage``
+    Raises ValueError for ``salvage`` without ``output``, FormatError when the file is not a stream (with ``salvage``
     when no event is found in it), LockedError while a writer has it open, FileExistsError when ``output`` exists.
     """
     name = os.fsdecode(path)
@@ -148,7 +148,7 @@ def _require_stream(file: Examined, report: Report) -> Report:
 
 def _describe(report: Report) -> str:
     if not report.lost:
-        saved = f"; events behind WriteOffset are saved in {report.quarantine}" if report.quarantine else ""
+        saved = f"; events after WriteOffset are saved in {report.quarantine}" if report.quarantine else ""
         changed = f"EventCount was {report.event_count} and is {report.events} now"
         return f"{report.path}: {changed}; no event was lost{saved}"
     saved = f"saved in {report.quarantine}" if report.quarantine else "nothing to save"

@@ -1,6 +1,6 @@
-"""Search -> copy -> mark: what a recovery takes over from behind damage, when it is asked to.
+"""Search -> copy -> mark: the intact events after damage, which recovery copies on request.
 
-A stream says nothing about events behind damage: whether there are more of them missing, and how many. So they are
+Nothing in a stream says whether events are missing in the damage, nor how many. So the salvaged ones are
 written to another stream, and what is doubtful about them to a file beside it.
 """
 
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 _PASS = 1 << 12  # entries between two calls of the progress function
 
-AFTER_DAMAGE = "behind a damaged event whose size led here"
-FOUND = "found by a search behind bytes that lead nowhere"
+AFTER_DAMAGE = "after a damaged event whose size led here"
+FOUND = "found by a search after bytes that lead nowhere"
 ABOVE = "above WriteOffset, which EventCount contradicts"
 GAVE_UP = "not searched: too much here looks like events"
 
@@ -39,9 +39,9 @@ def marks_of(output: str) -> str:
 
 
 def write_salvaged(file: Examined, report: Report, stop: int, output: str, progress: Progress | None) -> Report:
-    """Write the intact beginning and all intact events behind it up to byte ``stop`` to ``output``.
+    """Write the intact prefix and all intact events after it up to byte ``stop`` to ``output``.
 
-    The header and the first event may be lost as well. Raises FormatError where there is no event at all then.
+    The header and the first event may be lost as well. Raises FormatError if there is no event at all.
     O(file), and about 1 KB of memory for each run.
     """
     for name in (output, marks_of(output)):
@@ -50,7 +50,7 @@ def write_salvaged(file: Examined, report: Report, stop: int, output: str, progr
     if report.state == "invalid":
         report, runs = _without_beginning(file.region, report, progress)
     else:
-        runs = list(_Behind(file.region, report, stop, progress).runs())
+        runs = list(_Rest(file.region, report, stop, progress).runs())
     report = dataclasses.replace(report, output=output, salvaged=tuple(runs))
     # The marks come first: there must be no moment at which the stream is there and they are not.
     with AtomicFile(marks_of(output)) as marks:
@@ -72,15 +72,15 @@ def _without_beginning(region: core.Region, report: Report, progress: Progress |
     if report.size < FIRST_OFFSET:
         raise refused
     whole = dataclasses.replace(report, state="damaged", end=FIRST_OFFSET, cut=report.size - FIRST_OFFSET)
-    runs = list(_Behind(region, whole, report.size, progress, beginning_lost=True).runs())
+    runs = list(_Rest(region, whole, report.size, progress, beginning_lost=True).runs())
     if not runs or not runs[0].events:
         raise refused
     started = ENTRY.unpack(region.view(runs[0].offset, runs[0].offset + ENTRY_SIZE))[0]
     return dataclasses.replace(whole, start_timestamp=started), runs
 
 
-class _Behind:
-    """Walks on behind the intact beginning."""
+class _Rest:
+    """Walks on after the intact prefix."""
 
     def __init__(
         self, region: core.Region, report: Report, stop: int, progress: Progress | None, beginning_lost: bool = False
@@ -158,7 +158,7 @@ class _Behind:
     def _walk(self) -> tuple[int, bool]:
         """Go to the end of a run; returns its number of events, and whether the last one is empty.
 
-        Zeros are the end of one: nobody appended them.
+        Zeros are the end of one, because no writer appends them.
         """
         scanner = core.Scanner(self._region, self._at)
         offsets, timestamps = np.empty(_PASS, np.int64), np.empty(_PASS, np.int64)

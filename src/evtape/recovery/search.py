@@ -97,7 +97,7 @@ class SureSearch(Search):
     """Finds only what can be taken over: an event with a payload, and a sign beside the checksum that it is one.
 
     The sign is a time near those of the stream, or as long as these are unknown (``times`` None, or ``learn`` not yet
-    called) an entry right behind whose time is near its own. A large payload is summed only where such an entry
+    called) an entry directly after it whose time is near its own. A large payload is summed only where such an entry
     follows: in a large lost area too many places look like the beginning of one.
     """
 

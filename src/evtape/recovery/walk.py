@@ -33,7 +33,7 @@ def verify(path: str | bytes | os.PathLike[Any], progress: Progress | None = Non
     """Read the whole stream and compare every checksum; changes nothing. O(file).
 
     ``progress(done, total)`` is called now and then with bytes. Raises OSError for a file that cannot be read,
-    FormatError for one that is no regular file; what the file contains never raises, it is in the report.
+    FormatError for one that is not a regular file; what the file contains never raises, it is in the report.
     """
     name = os.fsdecode(path)
     require_regular(name)
@@ -167,7 +167,7 @@ class _Walk:
         where = (scanner.ordinal, scanner.offset)
         # The entry that does not fit at the end of a shortened file is the shortening itself, not a second problem.
         if reason == "fault":
-            self.add("truncated", *where, "the file was truncated, or could not be read, meanwhile")
+            self.add("truncated", *where, "the file was truncated, or could not be read, during the walk")
         elif reason == "checksum" or self.usable:
             self.add(reason, *where, str(errors.corrupt(self.path, *where, reason)))
         if reason == "checksum":

@@ -206,7 +206,7 @@ class Slice(Sequence[core.Event]):
         read-only.
 
         Raises ValueError when an event is not ``dtype.itemsize`` bytes, CorruptError when a checksum does not match.
-        One pass over the events. (A slice that is no range is a copy; the pure core always makes one.)
+        One pass over the events. (A slice that is not a range is copied; the pure core always copies.)
         """
         kind = np.dtype(dtype)
         if kind.hasobject:

@@ -42,7 +42,7 @@ _LAST_ROUND = 10.0  # seconds to wait for a thread that has next to nothing left
 class Options:
     """How a stream is written; see ``evtape.open``."""
 
-    capacity: int = 0  #: bytes of room made before the first append
+    capacity: int = 0  #: bytes preallocated before the first append
     durability: Durability = "close"
     interval: float = 1.0  #: seconds between flushes with durability "interval"
     verify_checksums: bool = True  #: whether a checksum is compared when a payload is handed out
@@ -74,7 +74,7 @@ class Writer(Tape):
     Threads may share it; a forked child may not write.
 
     ``append`` is the core's own method, so that an event costs one call. Everything else that can happen to a writer
-    (no room, closed, forked, failed) shows in ``limit``, the one value the core compares, and is dealt with in
+    (file full, closed, forked, failed) shows in ``limit``, the one value the core compares, and is dealt with in
     ``_reserve``.
     """
 
@@ -120,7 +120,7 @@ class Writer(Tape):
         survives ``kill -9``; with ``durability="full"`` it survives power loss too. O(len(data)).
 
         Raises TypeError (no buffer), ValueError (not contiguous, too large, or timestamp 0 with an empty payload),
-        OverflowError (timestamp outside int64), OSError (no room: the stream is as before and appending works again
+        OverflowError (timestamp outside int64), OSError (no space: the stream is as before, and appending works again
         once there is some), ClosedError, ReadOnlyError.
         """
         with self._slow:  # so that a close() in another thread cannot come between the two
@@ -176,10 +176,10 @@ class Writer(Tape):
             self.sync()
         return ordinals
 
-    # ------------------------------------------------------------------------------------------ room
+    # --------------------------------------------------------------------------------------- reserve
 
     def _reserve(self, end: int) -> None:
-        """The slow path of every append: make room up to byte ``end``, or raise what stands in the way of writing."""
+        """The slow path of every append: preallocate up to byte ``end``, or raise what prevents writing."""
         with SignalsDeferred(), self._section:
             if self._failure is not None:
                 raise self._failure()
@@ -197,14 +197,14 @@ class Writer(Tape):
             self._stop_preallocator()
         elif (region.huge_pages or end > HUGE_PAGE) and region.start_preallocator(self._durability != "none"):
             region.grow(end)
-            return  # the core moves the limit itself, so that it can ask for more before the room is used up
+            return  # the core moves the limit itself, so that it can ask for more before it runs out
         step = min(max(region.size, _STEP_MIN), _STEP_MAX)
         try:
             region.grow(_round_up(end + step, _STEP_MIN))
         except OSError as error:
             if error.errno not in DISK_FULL:
                 raise
-            region.grow(end)  # not a step ahead, but what this event needs
+            region.grow(end)  # only what this event needs
         self._appender.limit = region.size
 
     def _wants_huge_pages(self, end: int) -> bool:
@@ -295,7 +295,7 @@ class Writer(Tape):
     def _renew_watermark(self) -> None:
         """When a stream was found: make what it holds durable and note it, before anything is appended.
 
-        What a power loss tears behind a watermark can be told from what is good. And a sidecar of an earlier boot
+        What a power loss tears after a watermark can be recognised. And a sidecar of an earlier boot
         must not stay, or else what is appended from here on would be taken for torn by a power loss before it.
         """
         if self.recovered is None:
@@ -398,7 +398,7 @@ class Writer(Tape):
 
 
 class _Section:
-    """The section that must not interrupt itself: room, sync, close. Other threads wait; the same thread gets an error.
+    """The section that must not interrupt itself: reserve, sync, close. Other threads wait; the same thread gets an error.
 
     A finalizer or a trace function can run in the middle of any of them and call the next. The lock is re-entrant
     because ``append`` with durability "full" holds it around two of them.
@@ -530,7 +530,7 @@ def _living() -> list[Writer]:
 
 
 def _before_fork() -> None:
-    # A process with a second thread should not fork; the background thread comes back when room is asked for again.
+    # A process with a second thread should not fork; the preallocator starts again when space is needed.
     for writer in _living():
         writer._stop_preallocator()
 

@@ -1,6 +1,6 @@
 """Files: how one is opened, and how a new one gets its name.
 
-A new file is whole and durable first and named afterwards, so that nobody ever meets half of one.
+A new file is complete and durable before it gets its name, so no reader ever sees a part of it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..errors import FormatError
 if sys.platform == "linux":
     import fcntl
 
-BINARY = getattr(os, "O_BINARY", 0)  # a flag of Windows; elsewhere there is no other mode
+BINARY = getattr(os, "O_BINARY", 0)  # a flag of Windows alone
 READ = os.O_RDONLY | BINARY
 WRITE = os.O_RDWR | BINARY
 _COPY = 1 << 20  # bytes copied at a time
@@ -91,9 +91,9 @@ def fitting_name(path: str, suffix: str) -> str:
     """``path`` with ``suffix``, the name cut where a file system would not take all of it."""
     directory, name = os.path.split(path)
     encoded = os.fsencode(name)
-    room = _NAME_MAX - len(os.fsencode(suffix))
-    if len(encoded) > room:
-        name = encoded[:room].decode(errors="ignore")
+    fits = _NAME_MAX - len(os.fsencode(suffix))
+    if len(encoded) > fits:
+        name = encoded[:fits].decode(errors="ignore")
     return os.path.join(directory, name + suffix)
 
 
@@ -167,7 +167,7 @@ def copies_on_write(fd: int) -> bool:
 def _overwrite_in_place(fd: int) -> None:
     """Ask for a new file, still empty, that its bytes are overwritten where they are (FS_NOCOW_FL).
 
-    Otherwise a page that was written back needs room again before it can be stored to, and where the disk is full that
+    Otherwise a page that was written back needs a new block before it can be stored to, and on a full disk that
     store is a SIGBUS. The file system then keeps no checksums of the file, which has its own.
     """
     flags = bytearray(struct.calcsize("l"))
@@ -185,7 +185,7 @@ def write_all(fd: int, data: bytes | memoryview) -> None:
 
 
 def copy_bytes(source: int, target: int, start: int, stop: int) -> None:
-    """Append the bytes [start, stop) of ``source`` to ``target``; OSError where ``source`` is shorter meanwhile."""
+    """Append the bytes [start, stop) of ``source`` to ``target``; OSError if ``source`` has become shorter."""
     os.lseek(source, start, os.SEEK_SET)
     while start < stop:
         part = os.read(source, min(_COPY, stop - start))
