@@ -73,7 +73,9 @@ def crc32_implementations():
 def crc32_use(str implementation, /):
     """Force one implementation, or "auto". For tests."""
     if evtape_crc32_use(implementation.encode()) != 0:
-        raise ValueError(f"CRC-32 implementation {implementation!r} cannot run here; there are {crc32_implementations()}")
+        raise ValueError(
+            f"CRC-32 implementation {implementation!r} cannot run here; there are {crc32_implementations()}"
+        )
 
 
 # -------------------------------------------------------------------------------------------- region
@@ -193,7 +195,9 @@ cdef class Region:
         return self._size()
 
     cdef inline int64_t _size(self) noexcept:
-        return self.known if self.preallocator == NULL else max(self.known, evtape_preallocator_ready(self.preallocator))
+        if self.preallocator == NULL:
+            return self.known
+        return max(self.known, evtape_preallocator_ready(self.preallocator))
 
     @property
     def huge_pages(self):
@@ -794,8 +798,8 @@ cdef class Scanner:
         return REASONS[reason]
 
     cdef int _walk(
-        self, const uint8_t *base, int64_t bound, int64_t count, bint verify_checksums, int64_t stride, int64_t capacity,
-        int64_t *offsets, int64_t *timestamps, int64_t *sizes,
+        self, const uint8_t *base, int64_t bound, int64_t count, bint verify_checksums, int64_t stride,
+        int64_t capacity, int64_t *offsets, int64_t *timestamps, int64_t *sizes,
     ) noexcept nogil:
         cdef evtape_entry entry
         cdef int64_t at = self.offset, ordinal = self.ordinal, last = self.last_timestamp, filled = 0

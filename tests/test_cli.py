@@ -524,7 +524,7 @@ def test_recover_salvages_only_into_another_stream(cli: Cli, tmp_path: Path) -> 
     done = cli.quick("recover", path, "--salvage", "--output", out, code=1)
     assert b"from behind that, in 1 run, doubtful: see" in done.stdout
     assert b"o.tape.salvage.json" in done.stdout
-    assert b"behind a damaged event whose size led here" in done.stdout
+    assert b"after a damaged event whose size led here" in done.stdout
     said = json.loads(cli.quick("recover", path, "--salvage", "--json", "-o", tmp_path / "p.tape", code=1).stdout)
     assert said["salvaged"] == json.loads((tmp_path / "p.tape.salvage.json").read_text())["salvaged"] != []
     assert cli.quick("verify", out).returncode == 0

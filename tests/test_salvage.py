@@ -87,7 +87,7 @@ def test_the_marks_lie_beside_the_stream(et, tmp_path):
         "events": 29,
         "offset": ENDS[11],
         "end": ENDS[40],
-        "doubt": "behind a damaged event whose size led here",
+        "doubt": "after a damaged event whose size led here",
     }
 
 

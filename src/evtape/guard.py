@@ -1,10 +1,10 @@
-"""The SIGBUS guard: a mapped file that is truncated, or cannot be read, is an exception and not the end of a process.
+"""The SIGBUS guard: a mapped file that is truncated, or cannot be read, raises an exception and ends no process.
 
-The kernel tells a process by SIGBUS that a page of a mapping cannot be had. While the guard is on, such a page of an
-evtape mapping becomes zeros, the stream is marked, and its next call raises TruncatedError. Signals for any other
-address go to the handler that was installed before (faulthandler, another library, the default). The pure core needs none.
+The kernel sends SIGBUS when it cannot provide a page of a mapping. While the guard is on, such a page of an evtape
+mapping becomes zeros, the stream is marked, and its next call raises TruncatedError. Signals for any other address go
+to the handler that was installed before (faulthandler, another library, the default). The pure core needs no guard.
 
-It is switched on by the first stream that is opened. ``EVTAPE_SIGBUS_GUARD=off`` in the environment, or
+The first stream that is opened switches it on. ``EVTAPE_SIGBUS_GUARD=off`` in the environment, or
 ``guard.disable()``, keeps it off.
 """
 
