@@ -27,10 +27,10 @@ from ..system.files import (
 )
 from ..system.lock import WriterLock
 from .examined import Examined, examining
-from .report import Problem, ProblemReason, Report
+from .report import Problem, ProblemReason, Progress, Report
 from .salvage import write_salvaged
 from .search import Search
-from .walk import Progress, walk
+from .walk import walk
 from .watermark import is_of_this_boot
 
 

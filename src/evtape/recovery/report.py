@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,6 +14,8 @@ from ..core.times import iso
 State = Literal["clean", "open", "damaged", "invalid"]
 #: What is wrong with a stream; see docs/format.md.
 ProblemReason = Literal["header", "truncated", "size", "checksum", "zero", "count"]
+
+Progress = Callable[[int, int], object]  #: called with the bytes done and the bytes in all
 
 
 @dataclass(frozen=True)

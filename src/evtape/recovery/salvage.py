@@ -10,7 +10,6 @@ import dataclasses
 import json
 import os
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,11 +18,8 @@ from ..core.format import ENTRY, ENTRY_SIZE, FIRST_OFFSET, HEADER
 from ..errors import FormatError
 from ..system.files import AtomicFile, already_exists, copy_bytes, write_all
 from .examined import Examined
-from .report import Report, Salvaged
+from .report import Progress, Report, Salvaged
 from .search import SureSearch
-
-if TYPE_CHECKING:
-    from .walk import Progress
 
 _PASS = 1 << 12  # entries between two calls of the progress function
 

@@ -400,8 +400,9 @@ class Writer(Tape):
 class _Section:
     """The section that must not interrupt itself: reserve, sync, close.
 
-    Other threads wait; the same thread gets an error. A finalizer or a trace function can run in the middle of any of them and call the next. The lock is re-entrant
-    because ``append`` with durability "full" holds it around two of them.
+    Other threads wait; the same thread gets an error. A finalizer or a trace function can run in the middle of any of
+    them and call the next. The lock is re-entrant because ``append`` with durability "full" holds it around two of
+    them.
     """
 
     __slots__ = ("_inside", "_lock", "_path")
