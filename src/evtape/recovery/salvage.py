@@ -18,7 +18,7 @@ from ..core.format import ENTRY, ENTRY_SIZE, FIRST_OFFSET, HEADER
 from ..errors import FormatError
 from ..system.files import AtomicFile, already_exists, copy_bytes, write_all
 from .examined import Examined
-from .report import Progress, Report, Salvaged
+from .report import Progress, Report, Salvaged, known_times
 from .search import SureSearch
 
 _PASS = 1 << 12  # entries between two calls of the progress function
@@ -86,9 +86,9 @@ class _Rest:
         self._above = not report.cut
         self._at = report.end
         self._ordinal = report.events
-        self._search = SureSearch(region, self._bound, None if beginning_lost else report.known_times)
+        self._search = SureSearch(region, self._bound, None if beginning_lost else known_times(report))
         if report.events:
-            self._search.learn(*report.known_times)
+            self._search.learn(*known_times(report))
         self._progress: Callable[[int, int], object] = progress or (lambda _done, _total: None)
         self._search.progress = self._progress
 

@@ -372,7 +372,7 @@ class Writer(Tape):
                 finally:
                     self._lock.release()
 
-    def forked(self) -> None:
+    def _forked(self) -> None:
         """In the child after a fork: the parent goes on writing, this copy must not."""
         if self.closed:
             return
@@ -538,7 +538,7 @@ def _before_fork() -> None:
 
 def _after_fork_in_child() -> None:
     for writer in _living():
-        writer.forked()
+        writer._forked()
     _writers.clear()
     _opening.clear()
 
