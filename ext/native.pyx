@@ -28,13 +28,13 @@ NAME = "native"
 evtape_layout_init()
 evtape_crc32_init()
 
-# Below this many bytes a batch is written without releasing the GIL: taking it back from a busy thread may cost
+# A batch below this size is written without a release of the GIL: getting it back from a busy thread may take
 # milliseconds.
 cdef enum:
     SHORT_BATCH = 1048576
-    KEEP_BEHIND = 33554432  # bytes behind an iteration that stay in this process's memory
-    PREFETCH_PAGES = 2097152  # bytes that are brought into the page table at once
-    PREFETCH_EVENTS = 2  # a batch begins to fetch its payloads this many events ahead; see evtape_prefetch
+    KEEP_BEHIND = 33554432  # bytes behind an iteration whose pages are not dropped
+    PREFETCH_PAGES = 2097152  # bytes that are prefetched at once
+    PREFETCH_EVENTS = 2  # a batch prefetches its payloads this many events early; see evtape_prefetch
 
 
 # ------------------------------------------------------------------------------------------ checksum
@@ -72,10 +72,10 @@ def crc32_use(str rung, /):
 
 @cython.final
 cdef class _Mapping:
-    """One mapping of the file. It lives as long as the last view of it, and never moves."""
+    """One mapping of the file. It never moves, and lives as long as the last view of it."""
     cdef uint8_t *base
     cdef int64_t length
-    cdef int64_t reserved  # what it holds of the space that all mappings share
+    cdef int64_t reserved  # its part of the address space that all mappings share
     cdef bint writable
     cdef evtape_guard_slot *slot
 
@@ -93,7 +93,7 @@ cdef class _Mapping:
 
 
 cdef int64_t with_reserve(int64_t size, int64_t reserve) noexcept:
-    """Bytes to map of a file that grows: twice as many each time, so that it is seldom mapped anew."""
+    """Bytes to map of a file that grows. They double each time, so that the file is seldom mapped again."""
     cdef int64_t length = reserve
     while length < size and length < <int64_t>1 << 46:
         length *= 2
@@ -113,7 +113,7 @@ cdef _Mapping map_file(int fd, int64_t size, bint writable, bint grows, str path
                 length = with_reserve(least, EVTAPE_RESERVE_LESS)
     cdef int error = evtape_map(fd, length, writable, &mapping.base)
     if error != 0 and length > least:
-        # No address space for the reserve (RLIMIT_AS): map what there is, and again when it grows.
+        # No address space for the reserve (RLIMIT_AS): map the size of the file, and map again when it grows.
         length = least
         evtape_reserve_give(mapping.reserved)
         mapping.reserved = 0
@@ -138,18 +138,18 @@ cdef class Region:
     """
     cdef readonly str path
     cdef int64_t first  # bytes of the file when this region was made
-    cdef int64_t known  # bytes of the file that may be touched; with `ahead` there may be more
+    cdef int64_t known  # bytes of the file that may be touched; with a preallocator there may be more
     cdef int fd
     cdef bint writable
     cdef bint split_at_pages
-    cdef bint write_back  # what the background thread was told
-    cdef bint large  # room is made of large pages
+    cdef bint write_back  # the mode of the preallocator
+    cdef bint large  # space is populated with huge pages
     cdef _Mapping mapping
-    cdef evtape_preallocator *ahead  # makes room in the background, or NULL
-    cdef int stopping  # calls of stop_preallocator that wait for a thread, which may still be at work on the file
-    cdef Appender appender  # the one that may hold on to `ahead`
-    cdef object whole  # a memoryview of the mapping; every view that is handed out is a slice of it
-    cdef list former  # mappings that were outgrown; other threads may still be storing through them
+    cdef evtape_preallocator *ahead  # the preallocator, or NULL
+    cdef int stopping  # calls of stop_preallocator that wait for the thread, which may still change the file
+    cdef Appender appender  # the appender that may use `ahead`
+    cdef object whole  # a memoryview of the mapping; every returned view is a slice of it
+    cdef list former  # outgrown mappings; other threads may still store through them
 
     def __cinit__(self, int fd, int64_t size, str path not None, *, bint writable=False, bint split_at_pages=False):
         self.fd = fd
@@ -165,7 +165,7 @@ cdef class Region:
         evtape_preallocator_stop(self.ahead)
 
     cdef _map(self, int64_t size):
-        # A file that is only read may well never grow.
+        # A file that is only read may never grow.
         cdef bint grows = self.writable or self.mapping is not None
         cdef _Mapping mapping = map_file(self.fd, size, self.writable, grows, self.path)
         if self.mapping is not None:
@@ -211,7 +211,7 @@ cdef class Region:
     def grow(self, int64_t size, /):
         """Allocate the file up to `size` bytes at least and cover them, or raise OSError and leave it as it was."""
         cdef int error = ECANCELED
-        while error == ECANCELED:  # another thread stopped the one in the background, because it forks
+        while error == ECANCELED:  # another thread stopped the preallocator, because it forks
             error = self._make_room(size)
         if error == ENOTSUP:
             os.ftruncate(self.fd, size)
@@ -227,7 +227,7 @@ cdef class Region:
         cdef int64_t start = self._size()
         cdef _Mapping mapping = self.mapping
         cdef evtape_preallocator *ahead
-        if size <= start:  # a signal handler has extended it already
+        if size <= start:  # a signal handler has already extended it
             return 0
         with cython.critical_section(self):
             ahead = self.ahead
@@ -243,7 +243,7 @@ cdef class Region:
         return error
 
     cdef int _wait_stopped(self) except -1:
-        """A thread that is being stopped may still be at work: two never make room in one file."""
+        """Wait for a preallocator that is being stopped: two threads must never extend one file."""
         cdef int spins = 0
         while self.stopping != 0:
             with nogil:
@@ -267,7 +267,9 @@ cdef class Region:
             )
             if self.ahead != NULL:
                 self.write_back = write_back
-                evtape_preallocator_mode(self.ahead, EVTAPE_PAGES_HUGE if self.large else EVTAPE_PAGES_SMALL, write_back)
+                evtape_preallocator_mode(
+                    self.ahead, EVTAPE_PAGES_HUGE if self.large else EVTAPE_PAGES_SMALL, write_back
+                )
         return self.ahead != NULL
 
     def stop_preallocator(self):
@@ -279,7 +281,7 @@ cdef class Region:
             self.known = self._size()
             self.ahead = NULL
             self.stopping += 1
-        if appender is not None:  # after `ahead` is NULL, where the appender takes it from
+        if appender is not None:  # after `ahead` is NULL, because the appender reads it from here
             appender.pause()
         with nogil:
             evtape_preallocator_stop(ahead)
@@ -368,15 +370,15 @@ cdef class Appender:
     not fit below it, `reserve(end)` is called, which makes room or raises. A writer that must not write has limit 0.
     """
     cdef Region region
-    cdef _Mapping mapping  # keeps base alive while this appender may store through it
+    cdef _Mapping mapping  # keeps `base` alive while this appender may store through it
     cdef uint8_t *base
-    cdef evtape_preallocator *ahead  # the region's; asked for more room before Python is
+    cdef evtape_preallocator *ahead  # the region's preallocator; the appender asks it for space before it calls Python
     cdef readonly int64_t offset
     cdef readonly int64_t count
     cdef readonly int64_t last_timestamp
     cdef int64_t _limit
     cdef bint halted
-    cdef bint split_at_pages  # the region's
+    cdef bint split_at_pages  # as in the region
     cdef object reserve
     cdef evtape_spinlock spinlock
 
@@ -404,7 +406,7 @@ cdef class Appender:
         return now if now > self.last_timestamp else self.last_timestamp
 
     cdef int _make_room(self, int64_t end) except -1:
-        """The slow path, without the gate held: makes room up to `end` or raises."""
+        """The slow path, without the spinlock held: extends the space to `end` or raises."""
         self.reserve(end)
         self._enter_long()
         if self.region.mapping is not None:
@@ -421,7 +423,7 @@ cdef class Appender:
         return 0
 
     cdef inline bint _fits(self, int64_t end) noexcept nogil:
-        """Whether there is room up to `end`, with the gate held. Half way through what is there, more is asked for."""
+        """Whether `end` fits, with the spinlock held. Past half of the prepared space it asks for more."""
         if end <= self._limit:
             return True
         if self._limit == 0 or self.ahead == NULL:
@@ -471,7 +473,7 @@ cdef class Appender:
         return ordinal
 
     cdef int64_t _append_large(self, const uint8_t *data, Py_ssize_t size, const int64_t *stamp) except -1:
-        """One event so large that others get the GIL while it is stored."""
+        """One event so large that the GIL is released while it is stored."""
         cdef Payload row
         if size > <Py_ssize_t>0xFFFFFFFF:
             raise errors.payload_too_large(self.region.path, size)
@@ -505,16 +507,16 @@ cdef class Appender:
         if EVTAPE_GIL and isinstance(payloads, (list, tuple)):
             first = self._append_short(PySequence_Fast_ITEMS(payloads), n, stamps)
         if first < 0:
-            items = tuple(payloads)  # so that they stay what they are while the GIL is released
+            items = tuple(payloads)  # so that they cannot change while the GIL is released
             n = len(items)
             first = self._append_long(items, stamps)
         return range(first, first + n)
 
     cdef int64_t _append_short(self, PyObject **items, Py_ssize_t n, const int64_t *stamps) noexcept:
-        """Write and publish a batch of bytes objects in one pass, without a list of where they are.
+        """Write and publish a batch of bytes objects in one pass, without a list of their addresses.
 
-        Anything out of the ordinary gives -1, and then nothing was published. The GIL is held throughout, so that the
-        items cannot go away and no other thread waits for long: it is only for short batches.
+        Returns -1 and publishes nothing if an item is not a bytes object, does not fit, or is otherwise unusual. The
+        GIL is held throughout, so that the items stay alive. So this is only for short batches.
         """
         cdef int64_t timestamp, ordinal
         cdef uint8_t *at
@@ -680,7 +682,8 @@ cdef class Appender:
         self._enter_long()
         offset, count, last_timestamp = self.offset, self.count, self.last_timestamp
         evtape_spinlock_unlock_long(&self.spinlock)
-        return offset, count, last_timestamp  # made outside: a tuple may start a collection, and a finalizer append
+        # Created without the lock: a tuple may start a collection, and a finalizer may append.
+        return offset, count, last_timestamp
 
     def pause(self):
         """Let go of the background thread, which may end now; `limit` stays."""
@@ -706,7 +709,7 @@ cdef class Appender:
 
 
 cdef int get_payload(object data, Py_buffer *buffer, str path, Py_ssize_t index=-1) except -1:
-    """A contiguous view of `data`, or the error that says why there is none."""
+    """Get a contiguous view of `data`, or raise the error that says why there is none."""
     if isinstance(data, np.ndarray) and data.dtype.hasobject:
         raise errors.not_a_payload(path, data, "" if index < 0 else f" {index}")
     try:
@@ -728,7 +731,7 @@ cdef class Scanner:
     cdef readonly int64_t unsorted_at  # the first event with a lower timestamp than the one before it, or -1
     cdef readonly int64_t zero_ordinal  # the first entry of sixteen zero bytes, or -1
     cdef readonly int64_t zero_offset
-    cdef readonly int64_t recorded  # how many elements of the arrays the last run filled
+    cdef readonly int64_t recorded  # the number of array elements that the last run filled
 
     def __cinit__(
         self, Region region not None, int64_t offset=EVTAPE_HEADER_SIZE, int64_t ordinal=0,
@@ -883,7 +886,7 @@ cdef class Event:
 @cython.no_gc
 @cython.freelist(16)
 cdef class _Fields:
-    """What unpacking an Event iterates over. A tuple and its iterator would take twice as long."""
+    """The iterator that unpacks an Event. A tuple and its iterator would take twice as long."""
     cdef Event event
     cdef int given
 
@@ -911,8 +914,8 @@ cdef class Events:
     cdef _Mapping mapping
     cdef object whole
     cdef int64_t offset, ordinal, bound, stop
-    cdef int64_t behind  # where the memory that is not yet let go begins
-    cdef int64_t ahead  # where the memory ends that was brought in
+    cdef int64_t behind  # where the pages begin that are not yet dropped
+    cdef int64_t ahead  # where the prefetched pages end
     cdef int64_t first  # where the iteration began
     cdef bint verify_checksums
     cdef object report_problem
@@ -948,7 +951,7 @@ cdef class Events:
             if reason == 0:
                 return self._event(at, ordinal, &entry)
             after = self.offset
-            if reason == 3:  # where this raises, nothing behind the zeros can be trusted and the iteration is over
+            if reason == 3:  # if the call below raises, nothing after the zeros can be trusted and the iteration ends
                 self.offset = self.bound
             self.report_problem(ordinal, at, ("", "size", "checksum", "zero", "fault")[reason])
             self.offset = after
@@ -957,7 +960,7 @@ cdef class Events:
         raise StopIteration
 
     cdef inline int _step(self, evtape_entry *entry) noexcept:
-        """Load and check the entry, and step over it. The walk ends where an entry does not fit."""
+        """Load and check the entry, and step over it. The walk ends at an entry that does not fit."""
         cdef const uint8_t *at = self.mapping.base + self.offset
         cdef int64_t left = self.bound - self.offset - EVTAPE_ENTRY_SIZE
         cdef bint intact = True
@@ -980,7 +983,7 @@ cdef class Events:
         return 3 if entry.timestamp == 0 and entry.size == 0 else 0
 
     cdef void _move_window(self) noexcept:
-        """Let go of what lies far behind, and bring in what comes next once this is no longer about a few events."""
+        """Drop the pages far behind, and prefetch the next ones once the iteration has read more than a few events."""
         if self.offset - self.behind > KEEP_BEHIND:
             evtape_drop_pages(self.mapping.base, self.behind, self.offset)
             self.behind = self.offset
@@ -992,8 +995,8 @@ cdef class Events:
 
     cdef inline Event _event(self, int64_t at, int64_t ordinal, evtape_entry *entry):
         cdef Event event = Event.__new__(Event)
-        # A memoryview of a memoryview shares its buffer; narrowing the new one in place saves what a slice object
-        # would cost.
+        # A memoryview of a memoryview shares its buffer. Narrowing the new one in place saves the cost of a slice
+        # object.
         cdef object data = PyMemoryView_FromObject(self.whole)
         cdef Py_buffer *buffer = PyMemoryView_GET_BUFFER(data)
         buffer.buf = <uint8_t *>buffer.buf + at + EVTAPE_ENTRY_SIZE
