@@ -3,6 +3,8 @@
 EVTAPE_PURE=1            build no extension: the package runs on the pure core.
 EVTAPE_REQUIRE_NATIVE=1  an extension that does not compile is an error (so is CIBUILDWHEEL=1). Unset, it is a warning.
 EVTAPE_SANITIZE=LIST     also pass -fsanitize=LIST, for example `address,undefined` or `thread` (gcc, clang).
+EVTAPE_DEBUG=1           keep the symbols and the debug information, which are stripped otherwise (gcc, clang).
+CFLAGS                   further flags of the compiler, as setuptools takes them.
 """
 
 import os
@@ -17,6 +19,7 @@ NARROW = sys.maxsize < 2**32
 PURE = os.environ.get("EVTAPE_PURE") == "1" or NARROW
 REQUIRED = "1" in (os.environ.get("EVTAPE_REQUIRE_NATIVE"), os.environ.get("CIBUILDWHEEL"))
 SANITIZE = os.environ.get("EVTAPE_SANITIZE", "")
+DEBUG = os.environ.get("EVTAPE_DEBUG") == "1"
 
 # The core checks every bound itself, once; what Cython would check again per access is off.
 DIRECTIVES = {
@@ -50,6 +53,13 @@ class BuildExt(build_ext):
             if SANITIZE:
                 ext.extra_compile_args += [f"-fsanitize={SANITIZE}", "-fno-omit-frame-pointer", "-O1", "-g"]
                 ext.extra_link_args += [f"-fsanitize={SANITIZE}"]
+            elif DEBUG:
+                ext.extra_compile_args.append("-g")
+            else:
+                # Most interpreters were built with -g and pass it on; the debug information is three times the code.
+                ext.extra_compile_args.append("-g0")
+                if sys.platform != "darwin":  # its linker leaves the debug information in the object files
+                    ext.extra_link_args.append("-Wl,-s")
         super().build_extension(ext)
 
     def run(self) -> None:
