@@ -1,12 +1,16 @@
-"""Builds evtape.core.native. The metadata is in pyproject.toml; only what needs to be decided at build time is here.
+"""Builds evtape.core.native. The metadata is in pyproject.toml; only what is decided at build time is here.
 
 EVTAPE_PURE=1            build no extension: the package runs on the pure core.
 EVTAPE_REQUIRE_NATIVE=1  an extension that does not compile is an error (so is CIBUILDWHEEL=1). Unset, it is a warning.
 EVTAPE_SANITIZE=LIST     also pass -fsanitize=LIST, for example `address,undefined` or `thread` (gcc, clang).
+EVTAPE_DEBUG=1           keep the symbols and the debug information, which are stripped otherwise (gcc, clang).
+CFLAGS                   further flags of the compiler, as setuptools takes them.
 """
 
 import os
+import re
 import sys
+import tomllib
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -17,6 +21,7 @@ NARROW = sys.maxsize < 2**32
 PURE = os.environ.get("EVTAPE_PURE") == "1" or NARROW
 REQUIRED = "1" in (os.environ.get("EVTAPE_REQUIRE_NATIVE"), os.environ.get("CIBUILDWHEEL"))
 SANITIZE = os.environ.get("EVTAPE_SANITIZE", "")
+DEBUG = os.environ.get("EVTAPE_DEBUG") == "1"
 
 # The core checks every bound itself, once; what Cython would check again per access is off.
 DIRECTIVES = {
@@ -31,6 +36,21 @@ DIRECTIVES = {
     "autotestdict": False,  # no __test__ that the stub would have to name
     "freethreading_compatible": True,
 }
+
+
+# The one place of the version is the package, which needs it from a source tree as well.
+VERSION = re.search(r'\n__version__ = "(.+)"\n', Path("src/evtape/__init__.py").read_text(encoding="utf-8"))[1]
+
+
+def long_description() -> str:
+    """README.md for a package index, where links into the tree have to name the repository: those of this version."""
+    home = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]["Homepage"]
+    raw = home.replace("//github.com/", "//raw.githubusercontent.com/")
+    return re.sub(
+        r"\]\((?!https?:|#)([^)\s]+)\)",
+        lambda link: f"]({raw if link[1].endswith('.svg') else f'{home}/blob'}/v{VERSION}/{link[1]})",
+        Path("README.md").read_text(encoding="utf-8"),
+    )
 
 
 class BuildExt(build_ext):
@@ -50,6 +70,13 @@ class BuildExt(build_ext):
             if SANITIZE:
                 ext.extra_compile_args += [f"-fsanitize={SANITIZE}", "-fno-omit-frame-pointer", "-O1", "-g"]
                 ext.extra_link_args += [f"-fsanitize={SANITIZE}"]
+            elif DEBUG:
+                ext.extra_compile_args.append("-g")
+            else:
+                # Most interpreters were built with -g and pass it on; the debug information is three times the code.
+                ext.extra_compile_args.append("-g0")
+                if sys.platform != "darwin":  # its linker leaves the debug information in the object files
+                    ext.extra_link_args.append("-Wl,-s")
         super().build_extension(ext)
 
     def run(self) -> None:
@@ -73,4 +100,10 @@ core = Extension(
 core.cython_directives = DIRECTIVES
 core.cython_c_in_temp = True  # below build/, never beside the sources
 
-setup(ext_modules=[] if PURE else [core], cmdclass={"build_ext": BuildExt})
+setup(
+    version=VERSION,
+    long_description=long_description(),
+    long_description_content_type="text/markdown",
+    ext_modules=[] if PURE else [core],
+    cmdclass={"build_ext": BuildExt},
+)

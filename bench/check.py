@@ -74,11 +74,11 @@ class KeepingRunner(Runner):
     def clean(self) -> None:
         streams = list(self.folder.glob("*.tape"))
         try:
-            self.report_problem = "" if len(streams) == 1 else f"{len(streams)} streams"
+            self.problem = "" if len(streams) == 1 else f"{len(streams)} streams"
             for stream in streams:
                 walk(stream, in_order="channel" not in stream.name)
         except (ValueError, struct.error) as error:
-            self.report_problem = str(error)
+            self.problem = str(error)
         super().clean()
 
 

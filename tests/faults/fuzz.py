@@ -74,7 +74,13 @@ def merge(ctx: Context, found: dict[str, Any]) -> None:
     for data in found["new"]:
         if len(kept) < CORPUS_MAX and data not in kept:
             kept.add(data)
-            (CORPUS / f"{zlib.crc32(data):08x}.tape").write_bytes(data)
+            keep(f"{zlib.crc32(data):08x}.tape", data)
+
+
+def keep(name: str, data: bytes) -> None:
+    """Add a file to the corpus, which an sdist does not have."""
+    CORPUS.mkdir(exist_ok=True)
+    (CORPUS / name).write_bytes(data)
 
 
 def locate(ctx: Context, seed: int, batch: int) -> None:
@@ -86,7 +92,7 @@ def locate(ctx: Context, seed: int, batch: int) -> None:
         low, high = (low, middle) if os.WIFSIGNALED(status) else (middle, high)
     _, data = harness.in_child(lambda: breed(seed, low, 0, last=True))
     if data:
-        (CORPUS / f"killed-{zlib.crc32(data):08x}.tape").write_bytes(data)
+        keep(f"killed-{zlib.crc32(data):08x}.tape", data)
         ctx.violation("kept as a case", f"killed-{zlib.crc32(data):08x}.tape")
 
 

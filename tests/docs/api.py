@@ -1,0 +1,114 @@
+"""Makes docs/api.md from the docstrings: `python -m tests.docs.api` writes it anew."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+from collections.abc import Iterator
+from types import ModuleType
+
+from tests.docs.pages import ROOT
+
+
+def prose(documented: object) -> str:
+    """A docstring as Markdown."""
+    text = inspect.getdoc(documented) or ""
+    return text.replace("``", "`")
+
+
+def first_paragraph(documented: object) -> str:
+    return prose(documented).partition("\n\n")[0]
+
+
+def signature(name: str, function: object, bound: bool = True) -> str:
+    """A call as people write it: without annotations and without self."""
+    plain = inspect.signature(function)  # type: ignore[arg-type]
+    parameters = [
+        parameter.replace(annotation=inspect.Parameter.empty)
+        for parameter in plain.parameters.values()
+        if not (bound and parameter.name == "self")
+    ]
+    return name + str(plain.replace(parameters=parameters, return_annotation=inspect.Signature.empty))
+
+
+SPELLED = {"__getitem__": "[key]", "__setitem__": "[key] = value"}
+
+
+def entries(prefix: str, kind: type, names: str) -> Iterator[str]:
+    for name in names.split():
+        member = inspect.getattr_static(kind, name)
+        if isinstance(member, property):
+            heading = f"{prefix}.{name}"
+        elif name in SPELLED:
+            heading = prefix + SPELLED[name]
+        else:
+            heading = f"iter({prefix})" if name == "__iter__" else signature(f"{prefix}.{name}", member)
+        yield f"### `{heading}`\n\n{prose(member)}"
+
+
+def fields(kind: type, path: str) -> str:
+    """A table of the fields of a dataclass with the remarks behind them in the source."""
+    remarks = dict(re.findall(r"^    (\w+): [^#\n]*?(?:  #: ([^\n]+))?$", inspect.getsource(kind), re.MULTILINE))
+    rows = [f"| `{path}.{field.name}` | {remarks.get(field.name, '')} |" for field in dataclasses.fields(kind)]
+    return "\n".join(["| | |", "|---|---|", *rows])
+
+
+TIMES = """Times are nanoseconds since 1970-01-01T00:00:00Z as `int`; where a time goes in, a `datetime` or a
+`numpy.datetime64` will do. In what a call costs, *n* is the number of events."""
+
+EVENT = """## An event
+
+`timestamp, data = event` unpacks it.
+
+| | |
+|---|---|
+| `event.timestamp` | int, ns |
+| `event.data` | the payload, a read-only memoryview that keeps the mapping alive |
+| `event.ordinal` | its number in the stream, from 0 |
+| `event.offset` | its byte position |
+| `event.checksum` | CRC-32 of the payload |"""
+
+
+def api_page(et: ModuleType) -> str:
+    """docs/api.md as it should be."""
+    opened = et.Tape
+    warnings = [name for name in et.__all__ if name.endswith(("Error", "Warning"))]
+    exceptions = [
+        f"| `evtape.{name}` | {first_paragraph(getattr(et, name)).partition(chr(10))[0]} |" for name in warnings
+    ]
+    parts = [
+        "<!-- Made from the docstrings by `python -m tests.docs.api`; change those. -->\n# API",
+        TIMES,
+        f"## `{signature('evtape.open', et.open)}`\n\n{prose(et.open)}",
+        "`evtape.backend` is the core that runs: `'native'` or `'python'`.",
+        f"## A stream that is open\n\n{prose(opened)}\n\nA slice has the same queries.",
+        "### `len(tape)`\n\nHow many events are published at this moment. O(new events) since the last question.",
+        *entries("tape", opened, "__getitem__ __iter__ timestamps sizes offsets between searchsorted rows"),
+        *entries("tape", opened, "start_timestamp closed close"),
+        f"## A stream that is open for appending\n\n{first_paragraph(et.Writer)}",
+        *entries("tape", et.Writer, "append append_many append_array sync synced close"),
+        f"## A slice\n\n{prose(et.Slice)}",
+        *entries("part", et.Slice, "ordinals"),
+        EVENT,
+        f"## `{signature('evtape.verify', et.verify)}`\n\n{prose(et.verify)}",
+        f"## `{signature('evtape.recover', et.recover)}`\n\n{prose(et.recover)}",
+        f"## A report\n\n{prose(et.Report)}\n\n{fields(et.Report, 'report')}",
+        *entries("report", et.Report, "reason ok lost as_dict"),
+        f"### A problem\n\n{prose(et.Problem)}\n\n{fields(et.Problem, 'problem')}",
+        f"## `{signature('evtape.MappedFile', et.MappedFile)}`\n\n{prose(et.MappedFile)}",
+        *entries("mapped", et.MappedFile, "__getitem__ __setitem__ view grow sync close"),
+        f"## The SIGBUS guard\n\n{prose(et.guard)}",
+        *(
+            f"### `{signature(f'evtape.guard.{name}', getattr(et.guard, name))}`\n\n{prose(getattr(et.guard, name))}"
+            for name in ("enable", "disable", "enabled")
+        ),
+        "## Exceptions\n\n| | |\n|---|---|\n" + "\n".join(exceptions),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+if __name__ == "__main__":
+    import evtape
+
+    (ROOT / "docs/api.md").write_text(api_page(evtape), encoding="utf-8")
