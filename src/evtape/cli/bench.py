@@ -10,8 +10,6 @@ import tempfile
 
 import click
 
-import evtape
-
 from . import GOOD, InputError, has_native
 from ._show import bar, console, count_text, counted, has_pictures, paragraph
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _PASS = 1 << 20  # events per step, so that memory does not grow with the stream
-_NAMES = 10  # columns of the names of facts
+_NAMES = 10  # columns of the name of a fact
 _BINS = 60  # intervals in the picture of the rate, where there is room for them
 _PEAK = 20  # columns kept for its peak
 
@@ -71,6 +71,7 @@ class _Facts:
     def __init__(self, tape: evtape.Reader) -> None:
         self.path = tape.path
         write_offset, count, self.created = _header(tape.path)
+        self.published = write_offset
         self.events = len(tape)
         self.first = self.last = 0
         self.low, self.high = 0, 0  # lowest and highest time, which in an unsorted stream are not those of the ends
@@ -139,12 +140,16 @@ class _Facts:
             "damaged": "; see 'evtape verify'",
         }
         room = self.file_size - self.bytes if self.state == "open" else 0
+        missing = self.published > self.bytes
+        size = (
+            f" of {self.published:,} that are published" if missing else f" (and {room:,} of room)" if room > 0 else ""
+        )
         rows: list[tuple[str, _show.Words]] = [
             ("path", visible(self.path)),
             ("state", [(self.state, _show.STATES[self.state]), meaning[self.state]]),
             ("backend", evtape.backend if has_native() else f"{evtape.backend} (the native core is not installed)"),
             ("events", f"{self.events:,}"),
-            ("bytes", f"{self.bytes:,}" + (f" (and {room:,} of room)" if room > 0 else "")),
+            ("bytes", f"{self.bytes:,}{size}"),
             ("created", _time(self.created)),
         ]
         if not self.events:
@@ -200,7 +205,7 @@ class _Pictures:
             return
         if self._facts.duration:
             seconds = self._facts.duration / 1e9 / self._bins
-            name, line = f"{'':<{_NAMES}}", _show.sparkline(self._rate.tolist())
+            name, line = ("over time ", "cyan"), _show.sparkline(self._rate.tolist())
             out.print(Text.assemble(name, (line, "green"), f"  peak {_show.rate_text(self._rate.max() / seconds)}"))
         out.print()
         powers = np.flatnonzero(self._sizes)
