@@ -93,6 +93,7 @@ def _hang(out: Console, head: Part, words: Words, indent: int) -> None:
     width = max(out.width - indent, 16)
     lines: list[Text] = list(text.wrap(out, width, overflow="fold")) if out.is_terminal else [text]
     for number, line in enumerate(lines or [text]):
+        line.rstrip()
         out.print(Text.assemble(" " * indent if number else head, line))
 
 

@@ -30,10 +30,10 @@ _FIGURES = 61  # columns of a row without its picture
 @click.option("--dir", "folder", type=click.Path(file_okay=False, exists=True), help="Where files are written.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per row.")
 def command(messages: int, size: int, folder: str | None, as_json: bool) -> int:
-    """Store messages in five ways, as the article behind evtape does, and compare.
+    """Compare five ways to store messages.
 
-    Each way is the median of seven runs in a process of its own; room in a mapping is made before the clock starts. The
-    files are removed again.
+    They are those of the article that evtape comes from. Each figure is the median of seven runs in a process of its own. The room in a mapping is made before the
+    clock starts. The files are removed again.
     """
     out = console()
     baseline = 0.0

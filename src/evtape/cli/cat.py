@@ -48,8 +48,10 @@ def command(
     (--data json, the payload as the JSON value it is). A payload that is not of the chosen kind ends the command with
     exit code 2 and is named.
 
-    A TIME is nanoseconds since 1970, ISO 8601 (local time when it has no zone), or a distance from now: -1h,
-    '10 min ago', today, 'yesterday 14:00'.
+    A TIME is nanoseconds since 1970, ISO 8601 (local time when it has no zone), or a distance from now:
+
+    \b
+      -1h   '10 min ago'   today   'yesterday 14:00'
 
     Ends at what is published when it begins. Damaged events are left out, named on stderr, and make the exit code 1.
     """

@@ -34,16 +34,16 @@ _SHARE = 10  # the window is this part of the whole
 
 @click.command()
 @click.argument("path", type=click.Path(), default=_DEFAULT)
-@click.option("--files", type=click.IntRange(min=1), help="Trace the work on so many source files.")
-@click.option("--seconds", type=click.FloatRange(min=0, min_open=True), help="Trace for so long.")
+@click.option("--files", type=click.IntRange(min=1), help="Trace the work on this many source files.")
+@click.option("--seconds", type=click.FloatRange(min=0, min_open=True), help="Trace for this long.")
 def command(path: str, files: int | None, seconds: float | None) -> int:
-    """Record a real program call by call, and show what was recorded.
+    """Record a real program call by call.
 
     Traces the standard library while it takes its own sources apart (tokens, syntax tree, source again, code,
     disassembled): each call and each return of a Python function is an event with a time in nanoseconds. Then
     verifies the stream, reads it back, and takes a time window out of its middle.
 
-    PATH is made anew (without PATH: evtape-demo.tape, replaced by the next demo).
+    PATH must be new. Without PATH the stream is evtape-demo.tape, which the next demo replaces.
     """
     out = _show.console()
     heading(out, "recording every call of the standard library taking its own sources apart")

@@ -140,16 +140,15 @@ class _Facts:
             "damaged": "; see 'evtape verify'",
         }
         room = self.file_size - self.bytes if self.state == "open" else 0
-        missing = self.published > self.bytes
-        size = (
-            f" of {self.published:,} that are published" if missing else f" (and {room:,} of room)" if room > 0 else ""
-        )
+        more = f" (and {room:,} of room)" if room > 0 else ""
+        if self.bytes < self.published:
+            more = f" of {self.published:,} that are published"
         rows: list[tuple[str, _show.Words]] = [
             ("path", visible(self.path)),
             ("state", [(self.state, _show.STATES[self.state]), meaning[self.state]]),
             ("backend", evtape.backend if has_native() else f"{evtape.backend} (the native core is not installed)"),
             ("events", f"{self.events:,}"),
-            ("bytes", f"{self.bytes:,}{size}"),
+            ("bytes", f"{self.bytes:,}{more}"),
             ("created", _time(self.created)),
         ]
         if not self.events:

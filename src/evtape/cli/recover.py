@@ -1,4 +1,4 @@
-"""``evtape recover``: keep the intact beginning of a stream, and say what was lost."""
+"""``evtape recover``: keep the valid prefix of a stream, and say what was lost."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ _RUNS_SHOWN = 10  # the rest is in the marks
 @click.argument("path", type=click.Path())
 @click.option("-o", "--output", type=click.Path(), help="Write the recovered stream there; PATH stays as it is.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be done.")
-@click.option("--salvage", is_flag=True, help="Into --output also what is intact behind damage, marked as doubtful.")
+@click.option("--salvage", is_flag=True, help="Write intact events from after the damage too, marked as doubtful.")
 @click.option("--json", "as_json", is_flag=True, help="The report as a JSON object.")
 def command(path: str, output: str | None, dry_run: bool, salvage: bool, as_json: bool) -> int:
-    """Keep the intact beginning of a damaged stream.
+    """Keep the valid prefix of a damaged stream.
 
-    A stream that was not closed loses its room without events only. The bytes that are cut are saved beside the
-    stream first, in PATH.quarantine-OFFSET. Nothing is ever overwritten.
+    A stream that was not closed loses only its room without events. The bytes that are cut are saved first, in
+    PATH.quarantine-OFFSET. No file is ever overwritten.
 
-    With --salvage, intact events behind damage are taken over too, also where the beginning of PATH is lost. How many
-    are missing between them nothing can tell: OUTPUT.salvage.json says which ones they are.
+    With --salvage, intact events from after the damage are kept too, even if the first bytes of PATH are lost. The
+    number of events missing between them is unknown, so OUTPUT.salvage.json lists the doubtful ones.
 
-    Exit code 0: nothing was lost; 1: published bytes were cut (with --dry-run: would be), or events are doubtful;
+    Exit code 0: no event was lost; 1: published bytes were cut (with --dry-run: would be), or events are doubtful;
     2: not a stream, or in use.
     """
     if dry_run and output is not None:
