@@ -32,8 +32,8 @@ _FIGURES = 61  # columns of a row without its picture
 def command(messages: int, size: int, folder: str | None, as_json: bool) -> int:
     """Compare five ways to store messages.
 
-    They are those of the article that evtape comes from. Each figure is the median of seven runs in a process of its own. The room in a mapping is made before the
-    clock starts. The files are removed again.
+    They are those of the article that evtape comes from. Each figure is the median of seven runs in a process of its
+    own. The room in a mapping is made before the clock starts. The files are removed again.
     """
     out = console()
     baseline = 0.0
