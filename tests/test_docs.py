@@ -17,6 +17,7 @@ The page docs/api.md is made from the docstrings: `python -m tests.test_docs` wr
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import importlib.util
 import inspect
 import os
@@ -27,6 +28,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -397,6 +399,33 @@ EVENT = """## An event
 | `event.checksum` | CRC-32 of the payload |"""
 
 
+def command_line() -> Iterator[str]:
+    """The section on the command line, made from the help texts."""
+    cli = importlib.import_module("evtape.cli")
+    context = cli.commands.context_class(cli.commands)
+    yield f"## The command line\n\n{shown(cli.commands.help)}"
+    for name in cli.commands.list_commands(context):
+        command = cli.commands.get_command(context, name)
+        words = " ".join(command.collect_usage_pieces(context))
+        yield f"### `evtape {name} {words}`\n\n{shown(command.help)}"
+        options = [parameter for parameter in command.params if parameter.param_type_name == "option"]
+        if options:
+            rows = [f"| `{', '.join(option.opts)}{value(option)}` | {option.help} |" for option in options]
+            yield "\n".join(["| | |", "|---|---|", *rows])
+
+
+def value(option: Any) -> str:
+    """What stands after the name of an option."""
+    choices = getattr(option.type, "choices", None)
+    return "" if option.is_flag else f" {'/'.join(choices)}" if choices else f" {option.type.name.split()[0].upper()}"
+
+
+def shown(text: str) -> str:
+    """A help text as Markdown: what follows the mark for "do not wrap" is a block of code."""
+    paragraphs = inspect.cleandoc(text).split("\n\n")
+    return "\n\n".join(re.sub("^ *", "    ", part[2:], flags=re.MULTILINE) if part[0] == "\b" else part for part in paragraphs)
+
+
 def api_page(et: ModuleType) -> str:
     """docs/api.md as it should be."""
     opened = et.Tape
@@ -431,11 +460,13 @@ def api_page(et: ModuleType) -> str:
             for name in ("enable", "disable", "enabled")
         ),
         "## Exceptions\n\n| | |\n|---|---|\n" + "\n".join(exceptions),
+        *command_line(),
     ]
     return "\n\n".join(parts) + "\n"
 
 
 def test_api_page(et: ModuleType) -> None:
+    pytest.importorskip("click", reason="the page has the help texts of the command line, which is an extra")
     assert read("docs/api.md") == api_page(et), "the docstrings have changed: run python -m tests.test_docs"
 
 
