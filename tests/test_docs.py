@@ -423,7 +423,8 @@ def value(option: Any) -> str:
 def shown(text: str) -> str:
     """A help text as Markdown: what follows the mark for "do not wrap" is a block of code."""
     paragraphs = inspect.cleandoc(text).split("\n\n")
-    return "\n\n".join(re.sub("^ *", "    ", part[2:], flags=re.MULTILINE) if part[0] == "\b" else part for part in paragraphs)
+    code = re.compile("^ *", re.MULTILINE)
+    return "\n\n".join(code.sub("    ", part[2:]) if part.startswith("\b\n") else part for part in paragraphs)
 
 
 def api_page(et: ModuleType) -> str:

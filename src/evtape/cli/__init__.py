@@ -22,6 +22,7 @@ from typing import Any
 import click
 
 import evtape
+from evtape.core.backend import wanted
 
 from . import _show
 
@@ -47,6 +48,9 @@ def has_native() -> bool:
     return evtape.backend == "native" or find_spec("evtape.core.native") is not None
 
 
+#: Whether the pure core runs because there is no other one. Who sets EVTAPE_BACKEND=python knows which one runs.
+is_pure = evtape.backend == "python" and wanted == "auto"
+
 _PURE = "the native core is not installed, so the pure Python core runs: the same files, but slower"
 _pure_is_known = False
 
@@ -54,7 +58,7 @@ _pure_is_known = False
 def _tell_pure() -> None:
     """Say once per process, to a person, that a pure installation is one."""
     global _pure_is_known  # noqa: PLW0603 (once per process)
-    if not _pure_is_known and sys.stderr.isatty() and not has_native():
+    if not _pure_is_known and sys.stderr.isatty() and is_pure:
         tell(f"{_PURE}; install evtape again where there is a C compiler")
     _pure_is_known = True
 
@@ -110,7 +114,7 @@ class Commands(click.Group):
 )
 @click.version_option(
     evtape.__version__,
-    message=f"evtape %(version)s, {evtape.backend} core" + ("" if has_native() else f"\n{_PURE}"),
+    message=f"evtape %(version)s, {evtape.backend} core" + (f"\n{_PURE}" if is_pure else ""),
 )
 def commands() -> None:
     """Append-only streams of timestamped events in a memory-mapped file.

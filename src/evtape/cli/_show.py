@@ -89,9 +89,8 @@ def _hang(out: Console, head: Part, words: Words, indent: int) -> None:
     from rich.text import Text
 
     text = Text.assemble(*([words] if isinstance(words, str) else words))
-    # A line may fill the terminal to its last column: what follows it is a line end.
     width = max(out.width - indent, 16)
-    lines: list[Text] = list(text.wrap(out, width, overflow="fold")) if out.is_terminal else [text]
+    lines = list(text.wrap(out, width, overflow="fold")) if out.is_terminal else [text]
     for number, line in enumerate(lines or [text]):
         line.rstrip()
         out.print(Text.assemble(" " * indent if number else head, line))

@@ -12,7 +12,7 @@ import numpy as np
 import evtape
 from evtape.core.format import ENTRY_SIZE, FIRST_OFFSET, HEADER, HEADER_SIZE
 
-from . import DAMAGED, GOOD, _show, code_of, has_native, need_stdout, open_to_read, tell, told, visible
+from . import DAMAGED, GOOD, _show, code_of, is_pure, need_stdout, open_to_read, tell, told, visible
 from ._times import iso
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ class _Facts:
         rows: list[tuple[str, _show.Words]] = [
             ("path", visible(self.path)),
             ("state", [(self.state, _show.STATES[self.state]), meaning[self.state]]),
-            ("backend", evtape.backend if has_native() else f"{evtape.backend} (the native core is not installed)"),
+            ("backend", evtape.backend + (" (the native core is not installed)" if is_pure else "")),
             ("events", f"{self.events:,}"),
             ("bytes", f"{self.bytes:,}{more}"),
             ("created", _time(self.created)),
