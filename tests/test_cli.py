@@ -681,6 +681,16 @@ def test_output_that_cannot_be_written(tmp_path: Path) -> None:
         assert process.wait() == 1
 
 
+@posix
+def test_bench_that_cannot_write(tmp_path: Path) -> None:
+    argv = Cli(CORES[0]).argv("bench", "--dir", tmp_path, "--json")
+    limited = ["sh", "-c", 'ulimit -f 1; exec "$@"', "sh", *argv]
+    done = subprocess.run(limited, capture_output=True, env=environment(CORES[0]), check=False)
+    assert (done.returncode, done.stdout) == (1, b"")
+    one_line(done.stderr, "standard", str(tmp_path), "large")
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("missing", ["click", "rich"])
 def test_without_the_extra(tmp_path: Path, missing: str) -> None:
     (tmp_path / "sitecustomize.py").write_text(f"import sys; sys.modules[{missing!r}] = None")

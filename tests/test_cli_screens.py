@@ -261,8 +261,8 @@ damaged.tape: damaged; the valid prefix is 20 events, 474
   bytes
   event 20 at offset 474 is damaged (size): it does not
     fit below WriteOffset
-junk.tape: not a stream: no usable header and no valid first
-  event
+junk.tape: not a stream: no usable header and no valid
+  first event
 """,
     100: """\
 slow.tape: clean, 40 events, 934 bytes, every checksum matches

@@ -76,7 +76,7 @@ class InputError(click.ClickException):
 
 
 class Commands(click.Group):
-    """Finds commands by the names of the modules beside it and imports one when it is asked for."""
+    """Finds commands by the names of the modules in this package, and imports one when it is used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))

@@ -15,7 +15,6 @@ from typing import IO, TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
-    from rich.text import Text
 
 Part = str | tuple[str, str]  # a piece of text, or one with its style
 Words = str | Sequence[Part]

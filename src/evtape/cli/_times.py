@@ -25,8 +25,10 @@ _SECOND = dt.timedelta(seconds=1)
 _MICROSECOND = dt.timedelta(microseconds=1)
 _NANOSECONDS = re.compile(r"[+-]?[0-9]+")
 _FRACTION = re.compile(r"([0-9W-]+[Tt ][0-9:]+)[.,]([0-9]{1,9})([Z+-].*|)")
-_SECONDS = re.compile(r"[0-9]{10}[.,][0-9]+")
-# Other units for the years 2001 to 2286: their digits, their name, and nanoseconds per unit. As nanoseconds these are
+_NUMBER = re.compile(r"[1-9][0-9]*")
+_SECONDS = re.compile(r"[1-8][0-9]{9}[.,][0-9]+")
+_WORDS = re.compile(r"[+-]?[A-Za-z0-9:., ]+")
+# Other units for the years 2001 to 2262: their digits, their name, and nanoseconds per unit. As nanoseconds these are
 # the first 116 days of 1970.
 _UNITS = {10: ("seconds", 10**9), 13: ("milliseconds", 10**6), 16: ("microseconds", 10**3)}
 _DAYS = {"yesterday": -1, "today": 0, "tomorrow": 1}
@@ -62,9 +64,9 @@ def parse(text: str) -> int:
 def _exact(text: str, local: bool) -> int | None:
     """The time, or None where it has another form. ``local``: what a time without a zone is; else it is an error."""
     text = text.strip()
+    if _NANOSECONDS.fullmatch(text):
+        return _stored(text, int(text) if len(text) < 25 else TIME_MAX + 1)
     try:
-        if _NANOSECONDS.fullmatch(text):
-            return _stored(text, int(text))
         # datetime knows microseconds only, so the decimals are taken out and added again.
         parts = _FRACTION.fullmatch(text)
         whole, decimals = (parts[1] + parts[3], parts[2]) if parts else (text, "")
@@ -107,7 +109,7 @@ def understand(text: str, now: dt.datetime | None = None) -> int:
     text = text.strip()
     _require_nanoseconds(text)
     result = _exact(text, local=True)
-    if result is None and any(map(str.isalpha, text)):
+    if result is None and _WORDS.fullmatch(text) and not text.isdecimal():
         result = _relative(text, now or dt.datetime.now(dt.UTC))
     if result is None:
         raise ValueError(
@@ -119,9 +121,9 @@ def understand(text: str, now: dt.datetime | None = None) -> int:
 
 def _require_nanoseconds(text: str) -> None:
     """ValueError for a number in another unit, which would be taken for a time in 1970."""
-    unit, scale = _UNITS.get(len(text), ("", 1)) if text.isdecimal() and text[0] != "0" else ("", 1)
-    if unit:
-        value = int(text)
+    unit, scale = _UNITS.get(len(text), ("", 0)) if _NUMBER.fullmatch(text) else ("", 0)
+    value = int(text) if unit else 0
+    if 0 < value * scale <= TIME_MAX:
         raise ValueError(
             f"{text} looks like {unit} since 1970, and plain numbers are nanoseconds; write {value * scale} or "
             f"{iso(value * scale)} (if it is nanoseconds, write {iso(value)})"
@@ -142,9 +144,9 @@ def _relative(text: str, now: dt.datetime) -> int | None:
         return _since_epoch(text, day.replace(hour=0, minute=0, second=0, microsecond=0))
     try:
         from dateparser.date import DateDataParser
-    except ModuleNotFoundError as error:
+    except ModuleNotFoundError:
         raise ValueError(
-            f"{text!r} needs {error.name}; run: pip install 'evtape[cli]' (in a clone: pip install '.[cli]')"
+            f"{text!r} needs dateparser; run: pip install 'evtape[cli]' (in a clone: pip install '.[cli]')"
         ) from None
     if words.startswith("+"):
         words = f"in {words[1:]}"

@@ -129,7 +129,9 @@ class _Damage:
 def _text_form() -> Callable[[evtape.Event], bytes]:
     """What makes a line of an event. An escape sequence in a payload never reaches the terminal."""
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    dim, normal = ("\x1b[2m", "\x1b[0m") if _show.has_colours(sys.stdout) else ("", "")
+    # The console of Windows obeys escape codes only when it is asked to, which rich does and this does not.
+    has_colours = _show.has_colours(sys.stdout) and sys.platform != "win32"
+    dim, normal = ("\x1b[2m", "\x1b[0m") if has_colours else ("", "")
 
     def form(event: evtape.Event) -> bytes:
         data = event.data
