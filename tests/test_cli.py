@@ -23,6 +23,7 @@ pytest.importorskip("click")
 pytest.importorskip("rich")
 
 from evtape.cli import _framing, _json, _show, _times
+from evtape.core import times
 from tests.helpers import NS, stream
 
 CORES = ["native", "python"] if find_spec("evtape.core.native") else ["python"]
@@ -707,12 +708,12 @@ def test_without_the_extra(tmp_path: Path, missing: str) -> None:
 
 @pytest.mark.parametrize("value", [0, -1, 1, DAY, -(2**63), 2**63 - 1, 10**9 - 1, -(10**9) - 1])
 def test_times_come_back(value: int) -> None:
-    assert _times.parse(_times.iso(value)) == value
+    assert _times.parse(times.iso(value)) == value
     assert _times.parse(str(value)) == value
 
 
 def test_times() -> None:
-    assert _times.iso(DAY) == "2026-11-22T20:59:01.123456789Z"
+    assert times.iso(DAY) == "2026-11-22T20:59:01.123456789Z"
     assert _times.parse("2026-11-22T20:59:01.5Z") == DAY // 10**9 * 10**9 + 500_000_000
     assert _times.parse("2026-11-22 21:59:01,123456789+01:00") == DAY
     assert _times.parse("1970-01-02T00:00Z") == 86400 * 10**9

@@ -20,6 +20,7 @@ pytest.importorskip("rich")
 pytest.importorskip("dateparser")
 
 from evtape.cli import _times
+from evtape.core import times
 
 NOW = dt.datetime(2026, 11, 25, 1, 30, 15, 123456, tzinfo=dt.UTC)
 
@@ -37,7 +38,7 @@ def berlin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def understood(text: str, now: dt.datetime = NOW) -> str:
-    return _times.iso(_times.understand(text, now))
+    return times.iso(_times.understand(text, now))
 
 
 @pytest.mark.usefixtures("berlin")

@@ -22,9 +22,10 @@ import click
 
 import evtape
 from evtape.core.format import TIME_MAX, TIME_MIN
+from evtape.core.times import iso
 
 from . import WRONG
-from ._times import iso, parse
+from ._times import parse
 
 _json = json.JSONEncoder(ensure_ascii=False).encode
 _SPACE = " \t\n\r"

@@ -4,27 +4,25 @@ There are two readers. ``parse`` is for data: one text has one meaning, wherever
 is for the command line: there a time without a zone is local, and ``-1h``, ``10 min ago`` and ``yesterday`` are times
 too. What is printed always is UTC and says so by its ``Z``.
 
-Relative times are read by dateparser. Of the libraries that do this it is the one that is maintained (python-dateutil
-and pendulum do not read them; arrow reads few forms, parsedatetime had its last release in 2020, timefhuman needs a
-grammar engine), and its parser of relative times can be used alone, so that "03/04" and "July" stay errors instead of
-becoming guesses.
+Relative times are read by dateparser. It is maintained and widely used (parsedatetime, its nearest neighbour, had its
+last release in 2020), and its parser of relative times can be used alone, so that "03/04" and "July" stay errors
+instead of becoming guesses.
 """
 
 from __future__ import annotations
 
 import datetime as dt
-import functools
 import re
 
 import click
 
 from evtape.core.format import TIME_MAX, TIME_MIN
+from evtape.core.times import EXAMPLE, iso, parse_iso
 
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _SECOND = dt.timedelta(seconds=1)
 _MICROSECOND = dt.timedelta(microseconds=1)
 _NANOSECONDS = re.compile(r"[+-]?[0-9]+")
-_FRACTION = re.compile(r"([0-9W-]+[Tt ][0-9:]+)[.,]([0-9]{1,9})([Z+-].*|)")
 _NUMBER = re.compile(r"[1-9][0-9]*")
 _SECONDS = re.compile(r"[1-8][0-9]{9}[.,][0-9]+")
 _WORDS = re.compile(r"[+-]?[A-Za-z0-9:., ]+")
@@ -33,19 +31,6 @@ _WORDS = re.compile(r"[+-]?[A-Za-z0-9:., ]+")
 _UNITS = {10: ("seconds", 10**9), 13: ("milliseconds", 10**6), 16: ("microseconds", 10**3)}
 _DAYS = {"yesterday": -1, "today": 0, "tomorrow": 1}
 _CLOCK = re.compile(r"[0-9]:[0-9]|[0-9 ][ap]m\b|\bnoon\b|\bmidnight\b|" + "|".join(_DAYS))
-
-EXAMPLE = "2026-11-22T20:59:01.123456789Z"
-
-
-def iso(nanoseconds: int) -> str:
-    """ISO 8601 in UTC with all nine decimals, so that ``parse`` gives the same number back."""
-    seconds, rest = divmod(nanoseconds, 10**9)
-    return f"{_whole(seconds)}.{rest:09d}Z"
-
-
-@functools.lru_cache(maxsize=256)
-def _whole(seconds: int) -> str:
-    return (_EPOCH + seconds * _SECOND).isoformat()[:-6]
 
 
 # ----------------------------------------------------------------------------------------------------------------- data
@@ -67,24 +52,18 @@ def _exact(text: str, local: bool) -> int | None:
     if _NANOSECONDS.fullmatch(text):
         return _stored(text, int(text) if len(text) < 25 else TIME_MAX + 1)
     try:
-        # datetime knows microseconds only, so the decimals are taken out and added again.
-        parts = _FRACTION.fullmatch(text)
-        whole, decimals = (parts[1] + parts[3], parts[2]) if parts else (text, "")
-        if not parts and not {".", ","}.isdisjoint(text):  # decimals after the ninth would be dropped silently
-            return None
-        when = dt.datetime.fromisoformat(whole)
+        result, aware = parse_iso(text)
     except ValueError:
         return None
-    if when.utcoffset() is None and not local:
+    if not aware and not local:
         raise ValueError(f"{text!r} has no zone; add Z for UTC, or an offset such as +01:00")
-    return _stored(text, _seconds(text, when) * 10**9 + int(decimals.ljust(9, "0")))
+    return _stored(text, result if aware else _from_local(text, result))
 
 
-def _seconds(text: str, when: dt.datetime) -> int:
-    try:
-        return (when.astimezone(dt.UTC) - _EPOCH) // _SECOND
-    except (ValueError, OverflowError, OSError):  # local time at the ends of what a datetime can be
-        raise _outside(text) from None
+def _from_local(text: str, clock: int) -> int:
+    """The time at which local clocks show what clocks in UTC show at ``clock``."""
+    seconds, rest = divmod(clock, 10**9)
+    return _since_epoch(text, (_EPOCH + seconds * _SECOND).replace(tzinfo=None)) + rest
 
 
 def _stored(text: str, result: int) -> int:
@@ -162,9 +141,10 @@ def _relative(text: str, now: dt.datetime) -> int | None:
 
 def _since_epoch(text: str, when: dt.datetime) -> int:
     try:
-        return _stored(text, (when.astimezone(dt.UTC) - _EPOCH) // _MICROSECOND * 1000)
-    except (OverflowError, OSError):
+        utc = when.astimezone(dt.UTC)
+    except (ValueError, OverflowError, OSError):  # local time at the ends of what a datetime can be
         raise _outside(text) from None
+    return _stored(text, (utc - _EPOCH) // _MICROSECOND * 1000)
 
 
 class Time(click.ParamType):  # type: ignore[type-arg] # generic in new releases of click only

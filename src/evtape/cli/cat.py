@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterable, Iterator
 import click
 
 import evtape
+from evtape.core.times import iso
 
 from . import DAMAGED, GOOD, _framing, _json, _show, need_stdout, open_to_read, tell
-from ._times import TIME, iso
+from ._times import TIME
 
 
 @click.command()

@@ -10,9 +10,9 @@ import click
 import numpy as np
 
 import evtape
+from evtape.core.times import iso
 
 from . import _show, visible
-from ._times import iso
 from .verify import code_of_report
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ import numpy as np
 
 import evtape
 from evtape.core.format import ENTRY_SIZE, FIRST_OFFSET, HEADER, HEADER_SIZE
+from evtape.core.times import iso
 
 from . import DAMAGED, GOOD, _show, code_of, is_pure, need_stdout, open_to_read, tell, told, visible
-from ._times import iso
 
 if TYPE_CHECKING:
     from rich.console import Console
