@@ -257,8 +257,8 @@ slow.tape: clean, 40 events, 934 bytes, every checksum
 one.tape: clean, 1 event, 41 bytes, every checksum matches
 unsorted.tape: clean, 300 events, 151,419 bytes, every
   checksum matches; times go backwards first at event 3
-damaged.tape: damaged; the valid prefix is 20 events, 474
-  bytes
+damaged.tape: damaged; the valid prefix is 20 events,
+  474 bytes
   event 20 at offset 474 is damaged (size): it does not
     fit below WriteOffset
 junk.tape: not a stream: no usable header and no valid

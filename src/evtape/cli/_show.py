@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +21,8 @@ Part = str | tuple[str, str]  # a piece of text, or one with its style
 Words = str | Sequence[Part]
 
 TIME = "dim"  # the style of times
+_UNBROKEN = re.compile(r"(?<=[0-9]) (?=(?:bytes?|events?)\b)|(?<=\bevent) (?=[0-9])")  # a number and its noun
+_JOINT = "\ue000"  # stands for a space at which a line is not broken; it is not printable, so no text has it
 STATES = {"clean": "green", "open": "yellow", "damaged": "bold red", "invalid": "bold red"}
 
 _BLOCKS = " ▁▂▃▄▅▆▇█"
@@ -88,9 +91,12 @@ def _hang(out: Console, head: Part, words: Words, indent: int) -> None:
     from rich.text import Text
 
     text = Text.assemble(*([words] if isinstance(words, str) else words))
-    width = max(out.width - indent, 16)
-    lines = list(text.wrap(out, width, overflow="fold")) if out.is_terminal else [text]
-    for number, line in enumerate(lines or [text]):
+    lines = [text]
+    if out.is_terminal:
+        text.plain = _UNBROKEN.sub(_JOINT, text.plain)
+        lines = list(text.wrap(out, max(out.width - indent, 16), overflow="fold")) or lines
+    for number, line in enumerate(lines):
+        line.plain = line.plain.replace(_JOINT, " ")
         line.rstrip()
         out.print(Text.assemble(" " * indent if number else head, line))
 
