@@ -7,7 +7,7 @@ cdef extern from *:
     long long PyLong_AsLongLongAndOverflow(object, int *) except? -1
     object PyMemoryView_FromObject(object)
     PyObject **PySequence_Fast_ITEMS(object)
-    # As above, of a pointer that nobody counts.
+    # The same checks and fields, for a borrowed pointer.
     bint is_bytes "PyBytes_CheckExact"(PyObject *) noexcept
     char *bytes_of "PyBytes_AS_STRING"(PyObject *) noexcept
     Py_ssize_t size_of "PyBytes_GET_SIZE"(PyObject *) noexcept
@@ -84,13 +84,13 @@ cdef extern from "preallocator.h" nogil:
     evtape_preallocator *evtape_preallocator_start(
         int fd, void *base, int64_t reserved, int64_t first, int64_t ready, const int64_t *write_offset
     )
-    int64_t evtape_preallocator_ready(evtape_preallocator *ahead)
-    int64_t evtape_preallocator_limit(evtape_preallocator *ahead, int64_t end)
-    void evtape_preallocator_mode(evtape_preallocator *ahead, int populate, int write_back)
-    void evtape_preallocator_announce(evtape_preallocator *ahead)
-    int evtape_preallocator_wait(evtape_preallocator *ahead, int64_t end)
-    void evtape_preallocator_stop(evtape_preallocator *ahead)
-    void evtape_preallocator_forked(evtape_preallocator *ahead)
+    int64_t evtape_preallocator_ready(evtape_preallocator *p)
+    int64_t evtape_preallocator_limit(evtape_preallocator *p, int64_t end)
+    void evtape_preallocator_mode(evtape_preallocator *p, int populate, int write_back)
+    void evtape_preallocator_announce(evtape_preallocator *p)
+    int evtape_preallocator_wait(evtape_preallocator *p, int64_t end)
+    void evtape_preallocator_stop(evtape_preallocator *p)
+    void evtape_preallocator_forked(evtape_preallocator *p)
 
 cdef extern from "region.h" nogil:
     const int64_t EVTAPE_RESERVE

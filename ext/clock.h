@@ -1,4 +1,4 @@
-/* Unix time in nanoseconds: the clock of time.time_ns(). */
+/* Unix time in nanoseconds, from the same clock as time.time_ns(). */
 #ifndef EVTAPE_CLOCK_H
 #define EVTAPE_CLOCK_H
 
@@ -7,7 +7,7 @@
 #ifdef _WIN32
 #include <windows.h>
 static inline int64_t evtape_now(void) {
-    FILETIME t; /* 100 ns units since 1601 */
+    FILETIME t; /* units of 100 ns since 1601 */
     GetSystemTimePreciseAsFileTime(&t);
     int64_t ticks = (int64_t)(((uint64_t)t.dwHighDateTime << 32) | t.dwLowDateTime);
     return (ticks - 116444736000000000LL) * 100;

@@ -1,4 +1,4 @@
-/* CRC-32 as in zlib: the portable rung, and the choice of a rung. See crc32.h.
+/* CRC-32 as in zlib: the portable implementation, and the choice of an implementation. See crc32.h.
  *
  * SPDX-License-Identifier: MIT
  */
@@ -9,7 +9,7 @@
 typedef uint32_t (*crc_function)(uint32_t crc, const void *data, size_t n);
 typedef uint32_t (*copy_function)(void *dst, const void *src, size_t n);
 
-struct rung {
+struct implementation {
     const char *name;
     int (*available)(void);
     crc_function crc;
@@ -22,19 +22,19 @@ struct rung {
 #include "crc32_arm.h"
 #endif
 
-/* ---- The portable rung: slicing by sixteen ------------------------------------------------
+/* ---- The portable implementation: slicing by sixteen -------------------------------------
  *
  * The CRC register holds a polynomial over GF(2) of degree below 32, "reflected": bit i is the
  * coefficient of x^(31-i). One byte is appended by multiplying the register by x^8 modulo
  * P = x^32 + x^26 + x^23 + x^22 + x^16 + x^12 + x^11 + x^10 + x^8 + x^7 + x^5 + x^4 + x^2 + x + 1.
  * Because the remainder is linear, sixteen bytes can be looked up independently of each other
- * and XORed: slice[k][b] is the remainder of byte b with k more bytes behind it.
+ * and XORed: slice[k][b] is the remainder of byte b that k more bytes follow.
  *
  * For the same reason a table is spanned by its eight entries for single bits. Bit j of a byte is
  * the coefficient of x^(7-j), and a byte that enters the register is multiplied by x^32, so
- * slice[k][1 << j] is x^(7 - j + 32 + 8 * k) modulo P, reflected. Those 128 remainders are written
- * down below, one row per table; the macros let the compiler XOR the rest. So the tables are
- * constants: nothing has to be initialised, and all processes share their pages.
+ * slice[k][1 << j] is x^(7 - j + 32 + 8 * k) modulo P, reflected. Those 128 remainders form the
+ * table below, one row per slice. The macros make the compiler XOR the rest. So the tables are
+ * constants: they need no initialisation, and all processes share their pages.
  */
 #define BIT(i, j, v) ((i) >> (j) & 1 ? UINT32_C(v) : 0)
 #define SLICE_1(i, a, b, c, d, e, f, g, h)                                                         \
@@ -90,12 +90,12 @@ static const uint32_t slice[16][256] = {
 };
 /* clang-format on */
 
-/* Four bytes as the register wants them, whatever the byte order of the machine is. */
+/* Loads four bytes in little-endian order on any machine. */
 static inline uint32_t load_le32(const unsigned char *p) {
     return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
 }
 
-/* The remainder of four bytes with k more bytes behind them. */
+/* The remainder of four bytes that k more bytes follow. */
 static inline uint32_t slice4(uint32_t word, int k) {
     return slice[k + 3][word & 255] ^ slice[k + 2][word >> 8 & 255] ^
            slice[k + 1][word >> 16 & 255] ^ slice[k][word >> 24];
@@ -114,7 +114,7 @@ static uint32_t portable_crc(uint32_t crc, const void *data, size_t n) {
     return ~crc;
 }
 
-/* The CRC is taken of the copy, not of the source, so that the two agree. */
+/* The CRC is computed from the copy, not from the source, so that the two agree. */
 static uint32_t portable_copy(void *dst, const void *src, size_t n) {
     if (n > 0)
         memcpy(dst, src, n);
@@ -128,17 +128,17 @@ static int portable_available(void) {
 /* ---- The choice ---------------------------------------------------------------------------- */
 
 /* Widest first. */
-static const struct rung ladder[] = {
-#if defined(EVTAPE_CRC32_ARCH_RUNGS)
-    EVTAPE_CRC32_ARCH_RUNGS
+static const struct implementation implementations[] = {
+#if defined(EVTAPE_CRC32_ARCH_IMPLEMENTATIONS)
+    EVTAPE_CRC32_ARCH_IMPLEMENTATIONS
 #endif
     {"portable", portable_available, portable_crc, portable_copy},
 };
-#define LADDER_SIZE (sizeof ladder / sizeof ladder[0])
+#define IMPLEMENTATION_COUNT (sizeof implementations / sizeof implementations[0])
 
-/* Several threads may pick at the same time. They pick the same, so all that matters is that a
- * pointer is stored and loaded as one piece: relaxed atomics, which are plain moves. MSVC gives
- * aligned volatile pointers that property. */
+/* Several threads may pick at the same time. They pick the same implementation, so it is enough
+ * that a pointer is stored and loaded as one unit. Relaxed atomics do this with plain moves. MSVC
+ * gives aligned volatile pointers this property. */
 #if defined(__GNUC__) || defined(__clang__)
 #define SHARED
 #define LOAD_SHARED(variable) __atomic_load_n(&(variable), __ATOMIC_RELAXED)
@@ -152,23 +152,23 @@ static const struct rung ladder[] = {
 static uint32_t first_crc(uint32_t crc, const void *data, size_t n);
 static uint32_t first_copy(void *dst, const void *src, size_t n);
 
-/* Two pointers rather than one to the rung, to save a load on the way to the function. Until a
- * rung is picked they lead to functions that pick one. */
+/* Two pointers instead of one to the implementation save a load on each call. Until an
+ * implementation is picked they point to functions that pick one. */
 static crc_function SHARED chosen_crc = first_crc;
 static copy_function SHARED chosen_copy = first_copy;
-static const struct rung *SHARED chosen = NULL;
+static const struct implementation *SHARED chosen = NULL;
 
-static void choose(const struct rung *rung) {
-    STORE_SHARED(chosen_crc, rung->crc);
-    STORE_SHARED(chosen_copy, rung->copy);
-    STORE_SHARED(chosen, rung);
+static void choose(const struct implementation *implementation) {
+    STORE_SHARED(chosen_crc, implementation->crc);
+    STORE_SHARED(chosen_copy, implementation->copy);
+    STORE_SHARED(chosen, implementation);
 }
 
-static const struct rung *widest(void) {
-    const struct rung *rung = ladder;
-    while (!rung->available())
-        rung++;
-    return rung;
+static const struct implementation *widest(void) {
+    const struct implementation *implementation = implementations;
+    while (!implementation->available())
+        implementation++;
+    return implementation;
 }
 
 void evtape_crc32_init(void) {
@@ -196,11 +196,11 @@ uint32_t evtape_copy_crc32(void *dst, const void *src, size_t n) {
 
 int evtape_crc32_implementations(const char *names[], int capacity) {
     int count = 0;
-    for (size_t i = 0; i < LADDER_SIZE; i++) {
-        if (!ladder[i].available())
+    for (size_t i = 0; i < IMPLEMENTATION_COUNT; i++) {
+        if (!implementations[i].available())
             continue;
         if (count < capacity)
-            names[count] = ladder[i].name;
+            names[count] = implementations[i].name;
         count++;
     }
     return count;
@@ -211,16 +211,16 @@ int evtape_crc32_use(const char *name) {
         choose(widest());
         return 0;
     }
-    for (size_t i = 0; i < LADDER_SIZE; i++) {
-        if (strcmp(name, ladder[i].name) == 0 && ladder[i].available()) {
-            choose(&ladder[i]);
+    for (size_t i = 0; i < IMPLEMENTATION_COUNT; i++) {
+        if (strcmp(name, implementations[i].name) == 0 && implementations[i].available()) {
+            choose(&implementations[i]);
             return 0;
         }
     }
     return -1;
 }
 
-const char *evtape_crc32_rung(void) {
+const char *evtape_crc32_implementation(void) {
     evtape_crc32_init();
     return LOAD_SHARED(chosen)->name;
 }

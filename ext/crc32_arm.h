@@ -1,22 +1,22 @@
-/* The AArch64 rungs of CRC-32. Included by crc32.c only, on little-endian machines.
+/* The AArch64 implementations of CRC-32. Included by crc32.c only, on little-endian machines.
  *
  * SPDX-License-Identifier: MIT
  *
  * "arm-crc32" uses the CRC32 instructions, which append 1, 2, 4 or 8 bytes to the register with
- * the very polynomial of zlib. They are the best there is for short messages, but each one waits
- * for the one before.
+ * the polynomial of zlib. They are the fastest for short messages, but each instruction waits for
+ * the previous one.
  *
- * "arm-pmull" takes longer messages by carry-less multiplication. The mathematics (folding,
- * reflected constants, and odd bytes taken at the front with zeros before them) are those of
- * crc32_x86.h, where they are explained. Only the end differs: the last blocks are folded into
- * one of 128 bits, and two CRC32 instructions reduce that one.
+ * "arm-pmull" handles longer messages with carry-less multiplication. crc32_x86.h explains the
+ * mathematics: folding, reflected constants, and odd bytes at the front with zeros before them.
+ * Only the end differs: the last blocks are folded into one of 128 bits, and two CRC32
+ * instructions reduce this block.
  *
- * Neither copies and computes in one pass: nobody has measured here that it would win.
+ * Neither copies and computes in one pass. No measurement shows that this would be faster.
  */
 #ifndef EVTAPE_CRC32_ARM_H
 #define EVTAPE_CRC32_ARM_H
 
-/* How the compilers name the extensions, and the instructions without a need for -march. */
+/* Each compiler has its own names for the extensions, and builtins that do not need -march. */
 #if defined(__clang__)
 #define TARGET_CRC __attribute__((target("crc")))
 #define TARGET_PMULL __attribute__((target("crc,aes")))
@@ -43,15 +43,15 @@
 #define APPEND_8(crc, v) __crc32d(crc, v)
 #endif
 
-/* Older clangs declare the multiplication only where -march has it, as on macOS. MSVC has types of
- * its own for it. */
+/* Older clangs declare the multiplication only if -march enables it, as on macOS. MSVC has its own
+ * types for it. */
 #if defined(__clang__)                                                                             \
     ? __clang_major__ >= 16 || defined(__ARM_FEATURE_AES) || defined(__ARM_FEATURE_CRYPTO)         \
     : defined(__GNUC__)
 #define EVTAPE_CRC32_PMULL 1
 #endif
 
-/* ---- The rung "arm-crc32" -------------------------------------------------------------------- */
+/* ---- The implementation "arm-crc32" ---------------------------------------------------------- */
 
 INLINE TARGET_CRC uint32_t append_words(uint32_t state, const unsigned char *p, size_t n) {
     uint64_t v8;
@@ -80,14 +80,14 @@ static TARGET_CRC uint32_t arm_crc32_crc(uint32_t crc, const void *data, size_t 
     return ~append_words(~crc, data, n);
 }
 
-/* The CRC is taken of the copy, not of the source, so that the two agree. */
+/* The CRC is computed from the copy, not from the source, so that the two agree. */
 static uint32_t arm_crc32_copy(void *dst, const void *src, size_t n) {
     if (n > 0)
         memcpy(dst, src, n);
     return arm_crc32_crc(0, dst, n);
 }
 
-/* ---- The rung "arm-pmull" -------------------------------------------------------------------- */
+/* ---- The implementation "arm-pmull" ---------------------------------------------------------- */
 
 #if defined(EVTAPE_CRC32_PMULL)
 #include <arm_neon.h>
@@ -102,14 +102,14 @@ static const uint64_t fold[5][2] = {
     {0x8f352d95, 0x1d9513d7},
 };
 
-/* A shuffle that is loaded from slide + keep moves the first `keep` bytes to the end. Indices out
- * of range give zeros. */
+/* A shuffle loaded from slide + keep moves the first `keep` bytes to the end. An index out of range
+ * gives a zero. */
 static const uint8_t slide[32] = {
     255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255,
     0,   1,   2,   3,   4,   5,   6,   7,   8,   9,   10,  11,  12,  13,  14,  15,
 };
 
-/* The block moved on by `distance` blocks, plus the block there. */
+/* Moves the block `distance` blocks onward and adds the block that lies there. */
 INLINE TARGET_PMULL uint64x2_t fold_to(uint64x2_t v, size_t distance, uint64x2_t there) {
     const poly64x2_t k = vreinterpretq_p64_u64(vld1q_u64(fold[distance]));
     const poly64x2_t p = vreinterpretq_p64_u64(v);
@@ -127,7 +127,7 @@ INLINE TARGET_PMULL uint64x2_t take(const unsigned char *p) {
 INLINE TARGET_PMULL uint32_t fold_all(uint32_t state, const unsigned char *p, size_t n) {
     size_t head = ((n - 1) & 15) + 1, blocks, i;
     uint64x2_t a, b, c, d;
-    if (head < 4) { /* The register would not fit into them. */
+    if (head < 4) { /* The register does not fit into them. */
         state = append_words(state, p, head);
         p += head, n -= head;
         head = 16;
@@ -158,7 +158,7 @@ static TARGET_PMULL uint32_t arm_pmull_crc(uint32_t crc, const void *data, size_
     return ~fold_all(~crc, data, n);
 }
 
-/* The CRC is taken of the copy, not of the source, so that the two agree. */
+/* The CRC is computed from the copy, not from the source, so that the two agree. */
 static uint32_t arm_pmull_copy(void *dst, const void *src, size_t n) {
     if (n > 0)
         memcpy(dst, src, n);
@@ -170,7 +170,7 @@ static uint32_t arm_pmull_copy(void *dst, const void *src, size_t n) {
 /* ---- What can run here ----------------------------------------------------------------------- */
 
 #if defined(__APPLE__)
-/* All of Apple's 64-bit computers have both. */
+/* All 64-bit Apple processors have both. */
 static int arm_crc32_available(void) {
     return 1;
 }
@@ -209,11 +209,12 @@ static int arm_pmull_available(void) {
     return arm_pmull_bit() && arm_crc32_available();
 }
 
-#define EVTAPE_CRC32_ARCH_RUNGS                                                                    \
+#define EVTAPE_CRC32_ARCH_IMPLEMENTATIONS                                                          \
     {"arm-pmull", arm_pmull_available, arm_pmull_crc, arm_pmull_copy},                             \
         {"arm-crc32", arm_crc32_available, arm_crc32_crc, arm_crc32_copy},
 #else
-#define EVTAPE_CRC32_ARCH_RUNGS {"arm-crc32", arm_crc32_available, arm_crc32_crc, arm_crc32_copy},
+#define EVTAPE_CRC32_ARCH_IMPLEMENTATIONS                                                          \
+    {"arm-crc32", arm_crc32_available, arm_crc32_crc, arm_crc32_copy},
 #endif
 
 #endif

@@ -1,4 +1,4 @@
-/* The x86-64 rungs of CRC-32: carry-less multiplication. Included by crc32.c only.
+/* The x86-64 implementations of CRC-32, with carry-less multiplication. Included by crc32.c only.
  *
  * SPDX-License-Identifier: MIT
  *
@@ -8,7 +8,7 @@
  * bit 0 is the coefficient of the highest power, x^(W-1), bit W-1 that of x^0. The CRC is the
  * message times x^32 modulo P, after the register has been XORed into the first four bytes.
  *
- * Folding. A block A that is followed by D more bits stands for A * x^D. Any polynomial that is
+ * Folding. A block A with D more bits after it stands for A * x^D. Any polynomial that is
  * congruent to it modulo P may replace it, and (A * (x^D mod P)) has at most 31 bits more than A,
  * so a block of two 64-bit halves A = H * x^64 + L is moved D bits onward by two multiplications,
  *
@@ -21,25 +21,25 @@
  * kept in the low 32 bits of its half (bit i is the coefficient of x^(31-i)) makes the product
  * come out 32 + 1 powers too high, therefore the constants are x^(D+64-33) and x^(D-33).
  *
- * Finishing. Instead of folding the last blocks into one and that one to 64 bits and so on, every
- * 64-bit word of the last group is multiplied at once by x^(bits behind it + 32) (the 32 being the
- * CRC's own shift). The sum R is congruent to message * x^32, and has 64 + 32 bits.
+ * Finishing. The last group is not folded further. Every 64-bit word of it is multiplied at once by
+ * x^(bits after the word + 32), where 32 is the CRC's own shift. The sum R is congruent to
+ * message * x^32, and has 64 + 32 bits.
  *
  * Reduction of R to 32 bits. In reflected form the high powers of R are its low 64 bits, and P is
  * the 33-bit number P' = 0x1DB710641, which is odd. So some multiple of P' agrees with R in the
  * low 64 bits: Q * P' with Q = R * (1 / P') modulo 2^64 (without carries). Subtracted, it leaves
  * the remainder in bits 64 to 95. That takes two multiplications, one after the other.
  *
- * Any length. Zeros in front of a message do not change it. So the odd bytes are taken at the
- * front, not at the end: the first block is shifted until its last byte is followed by a
- * whole number of blocks, with zeros in front. No constant depends on the length.
- * The register is XORed into the first four bytes before the shift. Where less than four bytes
- * belong to the first block, the rest of the register belongs to the next.
+ * Any length. Zeros in front of a message do not change it. So the odd bytes are processed at the
+ * front, not at the end: the first block is shifted, with zeros in front, until a whole number of
+ * blocks follows its last byte. No constant depends on the length. The register is XORed into the
+ * first four bytes before the shift. If fewer than four bytes belong to the first block, the rest
+ * of the register belongs to the next one.
  *
- * Loads of odd sizes are pairs that overlap in the middle, which never leave the message. The
- * copying variant stores each pair in the order in which it uses it: the second load and store
- * decide about the overlap, and the CRC takes the overlap from the second one. So the bytes in the
- * copy are the ones in the CRC even when the source changes between the two loads.
+ * An odd size is loaded as two loads that overlap in the middle and stay within the message. The
+ * copying variant stores each pair in the order in which it uses it. The second store decides the
+ * overlap, and the CRC takes the overlap from the second load. So the copy and the CRC agree even
+ * if the source changes between the two loads.
  *
  * Numbers in this file, with  k(e) = reflect32(x^e mod P), in Python:
  *
@@ -69,8 +69,8 @@
 #define INLINE static inline __attribute__((always_inline))
 #define ALIGNED(n) __attribute__((aligned(n)))
 #define UNLIKELY(condition) __builtin_expect(condition, 0)
-/* The compiler must not load a value a second time in place of keeping it, because the source of
- * a copy may change between the two. It cannot, once it does not know where the value is from. */
+/* The source of a copy may change between two loads, so the compiler must not load a value twice.
+ * It cannot do so if it does not know where the value comes from. */
 #define ONCE(value) __asm__("" : "+x"(value))
 #define ONCE_INTEGER(value) __asm__("" : "+r"(value))
 #define LEAVE_WIDE() ((void)0)
@@ -87,8 +87,8 @@
 #define TARGET_256 TARGET("avx,avx2,sse4.1,pclmul,vpclmulqdq")
 #define TARGET_512 TARGET("avx,avx2,avx512f,avx512bw,avx512vl,avx512vbmi,sse4.1,pclmul,vpclmulqdq")
 
-/* finish[i] = k(64 * (31 - i) + 31): moves word i of the last 256 bytes to the end and by 32 more.
- * The factor of the last word, x^31, is 1 in this notation. */
+/* finish[i] = k(64 * (31 - i) + 31) moves word i of the last 256 bytes to the end and 32 bits
+ * further. The factor of the last word, x^31, is 1 in this notation. */
 ALIGNED(64)
 static const uint64_t finish[32] = {
     0xe95c1271, 0x0077f00d, 0x1f0c2cdd, 0x4a28bd43, 0xfe807bbd, 0x682bdd4f, 0x3c656ced, 0x596c8d81,
@@ -97,7 +97,7 @@ static const uint64_t finish[32] = {
     0x1d9513d7, 0x3db1ecdc, 0xaf449247, 0xf1da05aa, 0x81256527, 0xae689191, 0xccaa009e, 0x00000001,
 };
 
-/* Folding constants k(D + 31) and k(D - 33) for the distance of four accumulators. */
+/* Folding constants k(D + 31) and k(D - 33) for the distance D of four accumulators. */
 #define FOLD_64_BYTES 0x8f352d95, 0x1d9513d7
 #define FOLD_128_BYTES 0x33fff533, 0x910eeec1
 #define FOLD_256_BYTES 0xce3371cb, 0xe95c1271
@@ -106,9 +106,8 @@ static const uint64_t finish[32] = {
 #define P_REFLECTED 0x1db710641
 #define P_INVERSE 0xb4e5b025f7011641
 
-/* A shuffle that is loaded from slide + 64 - s moves a vector s bytes towards its end. The indices
- * that would come from before its start are negative, which the byte shuffles of SSE and AVX
- * take for "zero". */
+/* A shuffle loaded from slide + 64 - s moves a vector s bytes towards its end. An index before the
+ * start of the vector is negative, and the byte shuffles of SSE and AVX turn it into a zero. */
 #define TEN(n) n, n + 1, n + 2, n + 3, n + 4, n + 5, n + 6, n + 7, n + 8, n + 9
 #define MINUS_16 -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1
 ALIGNED(64)
@@ -117,7 +116,7 @@ static const signed char slide[128] = {
     TEN(30),  TEN(40),  TEN(50),  60,       61,     62,      63,
 };
 
-/* ---- 128 bits: the rung "pclmulqdq", and the short messages of all rungs --------------------- */
+/* ---- 128 bits: "pclmulqdq", and the short messages of all implementations ------------------- */
 
 INLINE uint64_t load64(const unsigned char *p) {
     uint64_t v;
@@ -143,14 +142,14 @@ INLINE TARGET_128 uint32_t reduce(__m128i r) {
     return (uint32_t)_mm_extract_epi32(_mm_xor_si128(r, multiple), 2);
 }
 
-/* Both halves times their constants. */
+/* Multiplies both halves by their constants. */
 INLINE TARGET_128 __m128i times128(__m128i v, __m128i k) {
     return _mm_xor_si128(_mm_clmulepi64_si128(v, k, 0x00), _mm_clmulepi64_si128(v, k, 0x11));
 }
 
-/* Times the constants of the block that has `behind` blocks behind it. */
-INLINE TARGET_128 __m128i finish128(__m128i v, size_t behind) {
-    return times128(v, _mm_load_si128((const __m128i *)(finish + 30) - behind));
+/* Multiplies by the constants of the block that `after` more blocks follow. */
+INLINE TARGET_128 __m128i finish128(__m128i v, size_t after) {
+    return times128(v, _mm_load_si128((const __m128i *)(finish + 30) - after));
 }
 
 INLINE TARGET_128 __m128i take128(unsigned char *dst, const unsigned char *src, int copy) {
@@ -162,12 +161,12 @@ INLINE TARGET_128 __m128i take128(unsigned char *dst, const unsigned char *src, 
     return v;
 }
 
-/* Keep the first `keep` bytes (0 to 16) and move them to the end, with zeros in front. */
+/* Keeps the first `keep` bytes (0 to 16) and moves them to the end, with zeros in front. */
 INLINE TARGET_128 __m128i align128(__m128i v, size_t keep) {
     return _mm_shuffle_epi8(v, _mm_loadu_si128((const __m128i *)(slide + 48 + keep)));
 }
 
-/* 0 to 3 bytes. Their product with x^32 is already R. */
+/* 0 to 3 bytes. Their product with x^32 is R itself. */
 INLINE TARGET_128 uint32_t crc_0_3(uint32_t state, unsigned char *dst, const unsigned char *src,
                                    size_t n, int copy) {
     uint32_t v;
@@ -202,7 +201,7 @@ INLINE TARGET_128 uint32_t crc_0_15(uint32_t state, unsigned char *dst, const un
             memcpy(dst, &a, 8);
             memcpy(dst + n - 8, &b, 8);
         }
-        /* Shifted by 8 and then by the rest, because a shift by 64 is not defined. */
+        /* Two shifts, because a shift by 64 is undefined. */
         a = (a ^ state) << 8 << (shift - 8);
         b ^= (uint64_t)state >> (64 - shift);
         return reduce(finish128(pair128(a, b), 0));
@@ -281,7 +280,7 @@ INLINE TARGET_128 uint32_t crc128(uint32_t state, unsigned char *dst, const unsi
     return reduce(_mm_xor_si128(a, c));
 }
 
-/* Without a copy `dst` is never written to; it only moves along with `src`. */
+/* Without a copy `dst` is never stored to; it only advances with `src`. */
 static TARGET_128 uint32_t pclmul_crc(uint32_t crc, const void *data, size_t n) {
     return ~crc128(~crc, (unsigned char *)data, data, n, 0);
 }
@@ -292,19 +291,19 @@ static TARGET_128 uint32_t pclmul_copy(void *dst, const void *src, size_t n) {
 
 #if defined(EVTAPE_CRC32_WIDE)
 
-/* ---- 256 bits: the rung "vpclmulqdq-avx2" ---------------------------------------------------
+/* ---- 256 bits: the implementation "vpclmulqdq-avx2" -----------------------------------------
  *
- * The same, two blocks of 128 bits side by side. Functions that used the wide registers end with
- * VZEROUPPER, so that SSE code that runs later does not pay for them: gcc and clang see to that by
- * themselves, and only where it is needed; MSVC has to be told (LEAVE_WIDE). */
+ * The same algorithm with two blocks of 128 bits side by side. A function that used the wide
+ * registers ends with VZEROUPPER, so that later SSE code does not become slower. gcc and clang
+ * insert it themselves where it is needed. MSVC needs LEAVE_WIDE. */
 
 INLINE TARGET_256 __m256i times256(__m256i v, __m256i k) {
     return _mm256_xor_si256(_mm256_clmulepi64_epi128(v, k, 0x00),
                             _mm256_clmulepi64_epi128(v, k, 0x11));
 }
 
-INLINE TARGET_256 __m256i finish256(__m256i v, size_t behind) {
-    return times256(v, _mm256_load_si256((const __m256i *)(finish + 28) - behind));
+INLINE TARGET_256 __m256i finish256(__m256i v, size_t after) {
+    return times256(v, _mm256_load_si256((const __m256i *)(finish + 28) - after));
 }
 
 INLINE TARGET_256 __m256i take256(unsigned char *dst, const unsigned char *src, int copy) {
@@ -339,8 +338,8 @@ INLINE TARGET_256 uint32_t crc256(uint32_t state, unsigned char *dst, const unsi
         src += head, dst += head, n -= head;
         head = 16;
     }
-    /* AVX2 has no byte shuffle across the halves. So the first block is made of one or two
-     * blocks of 16 bytes, whichever leaves an even number of them. */
+    /* AVX2 has no byte shuffle across its halves. So the first block consists of one or two blocks
+     * of 16 bytes, such that an even number of them remains. */
     low = _mm_setzero_si128();
     high = _mm_xor_si128(take128(dst, src, copy), _mm_cvtsi32_si128((int)state));
     high = align128(high, head);
@@ -385,11 +384,11 @@ static TARGET_256 uint32_t vpclmul256_copy(void *dst, const void *src, size_t n)
     return result;
 }
 
-/* ---- 512 bits: the rung "vpclmulqdq-avx512" -------------------------------------------------
+/* ---- 512 bits: the implementation "vpclmulqdq-avx512" ---------------------------------------
  *
- * Up to 64 bytes stay in 256-bit registers: that is no slower, and short events alone then never
- * make a CPU that lowers its clock for 512-bit work do so. VBMI, which has the byte
- * shuffle across a whole register, is there on every CPU with AVX-512 and VPCLMULQDQ. */
+ * Up to 64 bytes stay in 256-bit registers, which is not slower. So short events alone never make a
+ * CPU lower its clock for 512-bit work. VBMI has the byte shuffle across a whole register; every
+ * CPU with AVX-512 and VPCLMULQDQ has VBMI. */
 
 INLINE TARGET_512 __m512i xor3(__m512i a, __m512i b, __m512i c) {
     return _mm512_ternarylogic_epi64(a, b, c, 0x96);
@@ -400,8 +399,8 @@ INLINE TARGET_512 __m512i fold512(__m512i a, __m512i k, __m512i next) {
 }
 
 /* `sum` plus the block times its constants. */
-INLINE TARGET_512 __m512i finish512(__m512i v, size_t behind, __m512i sum) {
-    return fold512(v, _mm512_load_si512((const __m512i *)(finish + 24) - behind), sum);
+INLINE TARGET_512 __m512i finish512(__m512i v, size_t after, __m512i sum) {
+    return fold512(v, _mm512_load_si512((const __m512i *)(finish + 24) - after), sum);
 }
 
 INLINE TARGET_512 __m512i take512(unsigned char *dst, const unsigned char *src, int copy) {
@@ -505,8 +504,8 @@ static void cpuid(unsigned leaf, unsigned out[4]) {
 #endif
 }
 
-/* The register sets that the operating system saves on a context switch: XCR0. Only to be asked
- * when OSXSAVE is set. */
+/* The register sets that the operating system saves on a context switch: XCR0. Call it only if
+ * OSXSAVE is set. */
 static uint64_t saved_registers(void) {
 #if defined(_MSC_VER) && !defined(__clang__)
     return _xgetbv(0);
@@ -548,12 +547,12 @@ static int vpclmul512_available(void) {
            ALL_OF(leaf7[2], avx512vbmi) && ALL_OF(saved_registers(), xmm_ymm_opmask_zmm);
 }
 
-#define EVTAPE_CRC32_ARCH_RUNGS                                                                    \
+#define EVTAPE_CRC32_ARCH_IMPLEMENTATIONS                                                          \
     {"vpclmulqdq-avx512", vpclmul512_available, vpclmul512_crc, vpclmul512_copy},                  \
         {"vpclmulqdq-avx2", vpclmul256_available, vpclmul256_crc, vpclmul256_copy},                \
         {"pclmulqdq", pclmul_available, pclmul_crc, pclmul_copy},
 #else
-#define EVTAPE_CRC32_ARCH_RUNGS {"pclmulqdq", pclmul_available, pclmul_crc, pclmul_copy},
+#define EVTAPE_CRC32_ARCH_IMPLEMENTATIONS {"pclmulqdq", pclmul_available, pclmul_crc, pclmul_copy},
 #endif
 
 #endif

@@ -4,7 +4,7 @@
  */
 #include "entry.h"
 
-/* No machine that this runs on has smaller pages. */
+/* No supported machine has smaller pages. */
 #define SMALLEST_PAGE 4096
 
 static void copy_split_at_pages(uint8_t *to, const uint8_t *from, size_t n) {
@@ -17,7 +17,7 @@ static void copy_split_at_pages(uint8_t *to, const uint8_t *from, size_t n) {
     }
 }
 
-/* The CRC is taken of the copy, because the source may change meanwhile. */
+/* The CRC is computed from the copy, because another thread may change the source. */
 void evtape_write_entry_split(uint8_t *at, int64_t timestamp, const void *data, uint32_t size) {
     uint8_t *copy = at + EVTAPE_ENTRY_SIZE;
     uint8_t header[EVTAPE_ENTRY_SIZE];

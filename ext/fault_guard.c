@@ -1,14 +1,15 @@
 /* fault_guard.c - see fault_guard.h.
  *
- * How handlers are stacked. Others (faulthandler, a debugger's runtime) install theirs before ours,
- * or after ours and then call ours as "the previous one". If ours is put on top once more, one
- * function cannot serve both places: asked for the second time it would call the other one again,
- * for ever. So each time we are put on top we use an entry point of its own, and each entry point
- * remembers what lay beneath it *then*:
+ * How handlers are stacked. Another library (faulthandler, a debugger's runtime) installs its
+ * handler before ours, or installs it after ours and then calls ours as "the previous one". If we
+ * install our handler on top again, one function cannot serve both places: the second call would
+ * call the other handler again, in an endless loop. So each installation uses its own entry point,
+ * and each entry point remembers the handler beneath it at that time:
  *
  *     entry 1 -> theirs -> entry 0 -> SIG_DFL
  *
- * Everything a handler runs is async-signal-safe: atomics, mmap, sigaction, pthread_sigmask, raise.
+ * The handler only uses async-signal-safe operations: atomics, mmap, sigaction, pthread_sigmask,
+ * raise.
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
@@ -43,7 +44,7 @@ _Static_assert(ATOMIC_LLONG_LOCK_FREE == 2, "a signal handler must not take a lo
 
 #define SLOTS_PER_CHUNK 64
 
-/* Chunks are added at the end and never removed, so a handler may follow `next` at any moment. */
+/* Chunks are appended and never removed, so a handler may follow `next` at any moment. */
 struct chunk {
     evtape_guard_slot slots[SLOTS_PER_CHUNK];
     _Atomic(struct chunk *) next;
@@ -79,7 +80,7 @@ static evtape_guard_slot *slot_take(struct chunk *chunk) {
     return NULL;
 }
 
-/* The chunk after this one, made when there is none. NULL: out of memory. */
+/* Returns the next chunk and creates it if there is none. NULL: out of memory. */
 static struct chunk *chunk_after(struct chunk *chunk) {
     struct chunk *next = atomic_load(&chunk->next);
     if (next != NULL)
@@ -89,7 +90,7 @@ static struct chunk *chunk_after(struct chunk *chunk) {
         return NULL;
     if (atomic_compare_exchange_strong(&chunk->next, &next, made))
         return made;
-    free(made); /* another thread was faster; nobody has seen ours */
+    free(made); /* another thread was faster; no thread has seen this chunk */
     return next;
 }
 
@@ -126,17 +127,18 @@ static evtape_guard_slot *slot_find(uintptr_t address) {
     return NULL;
 }
 
-/* ---- the handler: our own faults ---- */
+/* ---- the handler: faults in guarded mappings ---- */
 
-/* Set by enable() before a handler can run: sysconf is not async-signal-safe. */
+/* enable() sets it before a handler can run, because sysconf is not async-signal-safe. */
 static _Atomic(uintptr_t) page_size;
 
-/* True for a signal that the processor raised at an address: not sent by somebody (si_code <= 0),
- * not a misaligned access, not the notice that some page went bad which nobody has touched. */
+/* True for a signal that the processor raised at an address. False for a signal that a process
+ * sent (si_code <= 0), for a misaligned access, and for the report of a bad page that no
+ * access has touched. */
 static bool is_fault(const siginfo_t *info) {
     if (info->si_code <= 0)
         return false;
-#ifndef __APPLE__ /* not run: there this code also comes with a page that cannot be had */
+#ifndef __APPLE__ /* not run: macOS also uses this code for a missing page */
     if (info->si_code == BUS_ADRALN)
         return false;
 #endif
@@ -149,10 +151,10 @@ static bool is_fault(const siginfo_t *info) {
 
 /* ---- a fault that another handler sends again ----
  *
- * faulthandler reports a fault, restores the handler that it found and calls raise(): the fault
- * then arrives as a signal that was sent, without an address. The kernel keeps the address of the
- * last fault of a thread that became a signal, and puts it into the context of every signal. Where
- * that fault was in a guarded mapping and has not been handled, the sent signal stands for it. */
+ * faulthandler reports a fault, restores the previous handler and calls raise(). The fault then
+ * arrives as a sent signal without an address. The kernel keeps the address of the last fault of a
+ * thread that became a signal, and puts it into the context of every signal. If that fault was in a
+ * guarded mapping and was not handled, the sent signal stands for it. */
 
 #if defined(__linux__) && defined(__x86_64__)
 static uintptr_t last_fault(const void *context) {
@@ -172,9 +174,8 @@ static uintptr_t last_fault(const void *context) {
 }
 #endif
 
-/* Which fault each thread handled last, so that the address in the context of a signal that
- * a process really sent is not taken for a fault. Threads share a place where their numbers
- * collide. */
+/* The last fault that each thread handled. With it, the address in the context of a sent signal is
+ * not mistaken for a fault. Threads whose numbers collide share a slot. */
 #define HANDLED 1024
 
 static struct {
@@ -202,7 +203,7 @@ static bool is_handled(uintptr_t address) {
            atomic_load(&handled[thread % HANDLED].address) == address;
 }
 
-/* The address of the fault that this signal stands for, or 0. */
+/* Returns the address of the fault that this signal stands for, or 0. */
 static uintptr_t fault_address(const siginfo_t *info, const void *context) {
     if (is_fault(info))
         return (uintptr_t)info->si_addr;
@@ -212,8 +213,8 @@ static uintptr_t fault_address(const siginfo_t *info, const void *context) {
     return is_handled(address) ? 0 : address;
 }
 
-/* Puts a page of zeros where the fault was. The count comes before the page: another thread that
- * reads a zero from the page then also sees the count. */
+/* Puts a page of zeros at the fault. The count is incremented before the page is mapped, so a
+ * thread that reads a zero from the page also sees the count. */
 static bool absorb(const siginfo_t *info, const void *context) {
     uintptr_t address = fault_address(info, context);
     evtape_guard_slot *slot = address != 0 ? slot_find(address) : NULL;
@@ -228,17 +229,17 @@ static bool absorb(const siginfo_t *info, const void *context) {
                 0) == page;
 }
 
-/* ---- the handler: other people's faults ---- */
+/* ---- the handler: all other faults ---- */
 
-/* How often others may be stacked between ours in one process. */
+/* The maximum number of installations of our handler in one process. */
 #define ENTRIES 32
 
-/* beneath[i] is what entry i found when it was put on top. It is published by the pointer and never
- * changed afterwards: what replaces it is a new one, and the old one is leaked, because a handler
+/* beneath[i] is the handler that entry i found when it was installed. The pointer publishes
+ * the struct, which never changes afterwards. A replaced struct is leaked, because a handler
  * may be reading it. */
 static _Atomic(struct sigaction *) beneath[ENTRIES];
 
-/* Cleared by disable() when ours has to stay beneath somebody else's. */
+/* Cleared by disable() if our handler must stay beneath another one. */
 static _Atomic(int) active;
 
 static bool same_handler(const struct sigaction *a, const struct sigaction *b) {
@@ -252,8 +253,8 @@ static bool is_special(const struct sigaction *a) {
     return !(a->sa_flags & SA_SIGINFO) && (a->sa_handler == SIG_DFL || a->sa_handler == SIG_IGN);
 }
 
-/* The default of SIGBUS. For a fault it is enough to return, because the access is made again; a
- * signal that was sent is sent again. */
+/* The default action of SIGBUS. After a fault it is sufficient to return, because the access is
+ * repeated. A sent signal is raised again. */
 static void act_default(const siginfo_t *info) {
     struct sigaction dfl;
     memset(&dfl, 0, sizeof dfl);
@@ -268,8 +269,7 @@ static void act_default(const siginfo_t *info) {
         raise(SIGBUS);
 }
 
-/* Calls a foreign handler the way the kernel would: with its mask, and once only if it asked for
- * that. */
+/* Calls another handler like the kernel does: with its mask, and only once if it asked for that. */
 static void call_handler(int entry, const struct sigaction *theirs, int number, siginfo_t *info,
                          void *context) {
     struct sigaction copy = *theirs;
@@ -286,9 +286,9 @@ static void call_handler(int entry, const struct sigaction *theirs, int number, 
     pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
-/* What lies beneath this entry and has not been asked yet. If that handler is the one on top at
- * this moment, then it was put there behind our back, was asked first and has asked us: go on below
- * it. */
+/* Finds the handler beneath this entry that has not been called yet. If that handler is on top at
+ * this moment, its library installed it after us. It was then called first and has called us, so
+ * the search continues below it. */
 static int next_beneath(int entry, struct sigaction *found) {
     struct sigaction top;
     bool known = sigaction(SIGBUS, NULL, &top) == 0;
@@ -309,7 +309,7 @@ static void pass_on(int entry, int number, siginfo_t *info, void *context) {
         act_default(info);
     else if (!is_special(&theirs))
         call_handler(from, &theirs, number, info, context);
-    else if (is_fault(info)) /* SIG_IGN does not help against a fault: the kernel would kill, too */
+    else if (is_fault(info)) /* SIG_IGN does not stop a fault: the kernel kills the process */
         act_default(info);
 }
 
@@ -338,12 +338,12 @@ FOR_EACH_ENTRY(ENTRY)
 #define ENTRY_NAME(i) entry_##i,
 static void (*const entries[ENTRIES])(int, siginfo_t *, void *) = {FOR_EACH_ENTRY(ENTRY_NAME)};
 
-/* ---- putting it on top, and taking it off ---- */
+/* ---- installing and removing the handler ---- */
 
-/* Serialises enable and disable; no handler takes it. */
+/* Serialises enable and disable. No handler takes it. */
 static pthread_mutex_t install_lock = PTHREAD_MUTEX_INITIALIZER;
 
-/* The child of a fork has one thread, and it did not hold the lock. */
+/* The child of a fork has one thread, which did not hold the lock. */
 static void unlock_in_child(void) {
     install_lock = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
 }
@@ -355,12 +355,12 @@ static int entry_of(const struct sigaction *action) {
     return -1;
 }
 
-/* The entry that was put on top last and, as far as we know, is still part of the chain. Under
- * install_lock. */
+/* The entry that was installed last and, as far as we know, is still part of the chain.
+ * Protected by install_lock. */
 static int newest = -1;
 
-/* A handler that comes on top once more must not also be reached from an older entry: its own idea
- * of what lies beneath it may be any of ours. */
+/* A handler that is installed once more must not be called from an older entry too, because the
+ * handler beneath it may be any of ours. */
 static void forget_older(const struct sigaction *theirs) {
     for (int i = 0; i <= newest; i++) {
         struct sigaction *old = atomic_load(&beneath[i]);
@@ -383,7 +383,7 @@ static int install_over(const struct sigaction *theirs) {
     memset(&ours, 0, sizeof ours);
     ours.sa_sigaction = entries[newest + 1];
     /* NODEFER: a handler that we call may touch a guarded mapping itself, and a fault while SIGBUS
-     * is blocked kills. */
+     * is blocked kills the process. */
     ours.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER | SA_RESTART;
     sigemptyset(&ours.sa_mask);
     if (sigaction(SIGBUS, &ours, NULL) != 0) {
@@ -403,7 +403,7 @@ static int enable_locked(void) {
     int entry = entry_of(&top);
     if (entry < 0)
         return install_over(&top);
-    newest = entry; /* whoever stood between this one and a newer one is gone */
+    newest = entry; /* a handler between this entry and a newer one is gone */
     return 0;
 }
 

@@ -1,15 +1,17 @@
-/* fault_guard.h - a SIGBUS inside a registered mapping becomes a page of zeros and a counted fault.
+/* fault_guard.h - turns a SIGBUS inside a registered mapping into a page of zeros and a counted
+ * fault.
  *
- * A mapping of a file faults with SIGBUS where the file no longer has bytes (somebody shortened it)
- * or where the medium cannot give or take them. The guard puts an anonymous page of zeros there,
- * counts the fault on the mapping's slot and lets the access finish. Whoever made the access looks
- * at the count afterwards and raises; nothing ever jumps out of a handler through frames of Python.
+ * An access to a mapped file raises SIGBUS if the file no longer has bytes there (another program
+ * shortened it), or if the medium cannot read or write them. The guard puts an anonymous page of
+ * zeros there, counts the fault on the mapping's slot, and lets the access finish. The code that
+ * made the access checks the count afterwards and raises. No handler ever jumps through frames of
+ * Python.
  *
- * A page that was replaced stays zeros until its mapping is made anew, also when the file grows
- * again: a slot whose count is not 0 stands for a mapping that must not be trusted any more.
+ * A replaced page stays zero until the file is mapped again, even if the file grows. So do not
+ * trust a mapping whose slot has a count other than 0.
  *
- * The guard sees loads and stores only. A system call that is given a pointer into the mapping
- * (write, send) does not raise SIGBUS there; it fails with EFAULT.
+ * The guard covers loads and stores only. A system call with a pointer into the mapping (write,
+ * send) does not raise SIGBUS; it fails with EFAULT.
  */
 #ifndef EVTAPE_FAULT_GUARD_H
 #define EVTAPE_FAULT_GUARD_H
@@ -19,8 +21,8 @@
 
 #ifdef _WIN32
 
-/* Windows refuses to shorten a file that is mapped and has no SIGBUS: there is nothing to guard.
- * add() returns a slot that nobody counts on, because NULL stands for "out of memory". */
+/* Windows refuses to shorten a mapped file and has no SIGBUS, so there is nothing to guard. add()
+ * returns a slot that never counts a fault, because NULL means "out of memory". */
 typedef struct evtape_guard_slot {
     uint64_t faults;
 } evtape_guard_slot;
@@ -55,48 +57,49 @@ static inline uint64_t evtape_guard_faults_total(void) {
 
 #include <stdatomic.h>
 
-/* One registered mapping. Slots are recycled and never freed, because a handler may read them at
- * any moment. */
+/* One registered mapping. Slots are reused and never freed, because a handler may read them
+ * at any moment. */
 typedef struct evtape_guard_slot {
-    /* Odd while start and stop are being changed. A thread that faults inside its own mapping finds
-     * that mapping's slot at rest, so a handler skips every slot that is odd or changes while it is
-     * read. */
+    /* Odd while `start` and `stop` change. A thread that faults inside its own mapping finds the
+     * slot of this mapping stable. So a handler skips every slot that is odd or that changes while
+     * it is read. */
     _Atomic(uint64_t) version;
-    /* The guarded bytes are [start, stop); start == stop in a slot without a mapping. */
+    /* The guarded bytes are [start, stop). start == stop in a slot without a mapping. */
     _Atomic(uintptr_t) start;
     _Atomic(uintptr_t) stop;
-    /* Pages replaced by zeros since add(). */
+    /* The number of pages replaced by zeros since add(). */
     _Atomic(uint64_t) faults;
-    /* 1 from add() to remove(); taken with compare-and-swap, so two threads never get one slot. */
+    /* 1 from add() to remove(). A compare-and-swap sets it, so two threads never get
+     * the same slot. */
     _Atomic(int) taken;
 } evtape_guard_slot;
 
-/* Installs the handler on top of whatever is there; does nothing when it already is on top. Returns
- * 0 or an errno (ELOOP when handlers were stacked over ours more often than there are entry
- * points). */
+/* Installs the handler on top of the current one; does nothing if it is already on top.
+ * Returns 0 or an errno. ELOOP: other handlers were installed over ours more often than there
+ * are entry points. */
 int evtape_guard_enable(void);
 
-/* Puts back what was there before. Returns 0, or EBUSY when somebody else's handler stands on ours:
- * then ours stays beneath it and only passes signals on. */
+/* Restores the previous handler. Returns 0, or EBUSY if another handler was installed over ours.
+ * Ours then stays beneath it and only passes signals on. */
 int evtape_guard_disable(void);
 
-/* 1 when SIGBUS comes to our handler first. */
+/* Returns 1 if our handler receives SIGBUS first. */
 int evtape_guard_enabled(void);
 
-/* Guards [start, start + length), which begins on a page. NULL: out of memory. Lock-free. */
+/* Guards [start, start + length), which begins at a page. Lock-free. NULL: out of memory. */
 evtape_guard_slot *evtape_guard_add(void *start, size_t length);
 
-/* Ends the guard; call it before munmap and when no thread can touch the mapping any more. NULL is
- * allowed. */
+/* Ends the guard. Call it before munmap, when no thread can access the mapping any more.
+ * NULL is allowed. */
 void evtape_guard_remove(evtape_guard_slot *slot);
 
-/* Faults met in this mapping. A fault is counted before the access that met it finishes, so a
- * thread that reads first and asks afterwards always learns of its own. */
+/* Returns the number of faults in this mapping. A fault is counted before its access finishes, so a
+ * thread that reads first and checks afterwards always sees its own faults. */
 static inline uint64_t evtape_guard_faults(const evtape_guard_slot *slot) {
     return atomic_load_explicit(&((evtape_guard_slot *)slot)->faults, memory_order_acquire);
 }
 
-/* Faults met in the process since it began. */
+/* Returns the number of faults since the process began. */
 uint64_t evtape_guard_faults_total(void);
 
 #endif /* _WIN32 */

@@ -1,4 +1,4 @@
-/* Types whose objects only the core makes. */
+/* Types of which only the core creates objects. */
 #ifndef EVTAPE_INSTANTIATION_H
 #define EVTAPE_INSTANTIATION_H
 
@@ -10,8 +10,8 @@ static inline PyObject *evtape_refuse(PyTypeObject *kind, PyObject *args, PyObje
     return NULL;
 }
 
-/* `kind()` and `kind.__new__(kind)` raise TypeError. Cython makes an object by the function that it
- * wrote, not through the slot. */
+/* Makes `kind()` and `kind.__new__(kind)` raise TypeError. Cython creates objects with a function
+ * of its own and does not use this slot. */
 static inline void evtape_forbid_instantiation(PyObject *kind) {
     ((PyTypeObject *)kind)->tp_new = evtape_refuse;
     ((PyTypeObject *)kind)->tp_vectorcall = NULL;

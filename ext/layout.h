@@ -1,4 +1,4 @@
-/* The bytes of a stream: how a header and an entry are loaded and stored. Mirrors docs/format.md.
+/* Loads and stores the header and the entries of a stream. Implements docs/format.md.
  *
  *     header := WriteOffset:i64 EventCount:i64 StartTimestamp:i64      24 bytes, at offset 0
  *     entry  := Timestamp:i64 Size:u32 Checksum:u32 data:byte[Size]    16 + Size bytes, not aligned
@@ -45,9 +45,9 @@ _Static_assert(sizeof(void *) == 8,
 #endif
 
 typedef struct {
-    int64_t write_offset;    /* where the next entry goes; everything below it is published */
+    int64_t write_offset;    /* offset of the next entry; every entry below is published */
     int64_t event_count;     /* events below write_offset; a hint unless evtape_paired */
-    int64_t start_timestamp; /* when the stream was made; never changes */
+    int64_t start_timestamp; /* time of the stream's creation; never changes */
 } evtape_header;
 
 typedef struct {
@@ -56,16 +56,16 @@ typedef struct {
     uint32_t checksum;
 } evtape_entry;
 
-/* Whether an aligned 16-byte store and load are single units here, so that (WriteOffset,
- * EventCount) are always seen as a pair. Set once by evtape_layout_init. */
+/* 1 if an aligned 16-byte store or load is one unit on this CPU, so that a reader always sees
+ * WriteOffset and EventCount as a pair. evtape_layout_init sets it once. */
 static int evtape_paired = 0;
 
 static inline void evtape_layout_init(void) {
 #if defined(__SANITIZE_THREAD__)
-    /* ThreadSanitizer knows atomics and no fences, so it gets the two stores. */
+    /* ThreadSanitizer understands atomics but not fences, so it gets two stores. */
     evtape_paired = 0;
 #elif defined(EVTAPE_X86_64) && defined(_MSC_VER)
-    /* Intel and AMD guarantee it for every processor with AVX. */
+    /* Intel and AMD guarantee this for every processor with AVX. */
     int regs[4];
     __cpuid(regs, 1);
     evtape_paired = (regs[2] >> 28) & 1;
@@ -73,20 +73,20 @@ static inline void evtape_layout_init(void) {
     unsigned a, b, c, d;
     evtape_paired = __get_cpuid(1, &a, &b, &c, &d) && ((c >> 28) & 1);
 #elif defined(EVTAPE_AARCH64) && defined(__linux__)
-    /* FEAT_LSE2, mandatory from ARMv8.4 on. */
+    /* FEAT_LSE2, which is mandatory from ARMv8.4 on. */
     evtape_paired = (getauxval(AT_HWCAP) & HWCAP_USCAT) != 0;
 #elif defined(EVTAPE_AARCH64) && defined(__APPLE__)
     evtape_paired = 1;
 #endif
 }
 
-/* This is the line that publishes an event. Everything below write_offset was stored before and
- * becomes visible with it.
+/* This function publishes an event. Every byte below write_offset was stored before; this store
+ * makes it visible to readers.
  *
- * base is the start of the mapping, so it is aligned to a page and the pair to 16 bytes. On x86-64
- * stores become visible in program order; the fence only keeps the compiler from moving them.
- * Without the pair, EventCount goes first: after a kill in between it is ahead of the walk, never
- * behind it. */
+ * `base` is the start of the mapping. It is aligned to a page, so the pair is aligned to 16 bytes.
+ * On x86-64 stores become visible in program order, and the fence only prevents the compiler from
+ * moving them. Without the pair EventCount is stored first, so a kill between the two stores leaves
+ * it too high, never too low. */
 static inline void evtape_publish(uint8_t *base, int64_t write_offset, int64_t event_count) {
     atomic_thread_fence(memory_order_release);
 #if defined(EVTAPE_X86_64)
@@ -109,10 +109,9 @@ static inline void evtape_publish(uint8_t *base, int64_t write_offset, int64_t e
                           memory_order_release);
 }
 
-/* The counterpart of evtape_publish: what is below the returned write_offset can be read. An SSE
- * load and not a 16-byte
- * __atomic_load, which some compilers implement by a compare-and-swap that would write to a
- * read-only mapping. */
+/* Loads what evtape_publish stores: every byte below the returned write_offset can be read. Some
+ * compilers implement a 16-byte __atomic_load as a compare-and-swap, which writes and so fails on a
+ * read-only mapping. An SSE load does not write. */
 static inline evtape_header evtape_load_header(const uint8_t *base) {
     evtape_header h;
 #if defined(EVTAPE_X86_64)

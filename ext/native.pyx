@@ -83,10 +83,10 @@ def crc32_use(str implementation, /):
 
 @cython.final
 cdef class _Mapping:
-    """One mapping of the file. It lives as long as the last view of it, and never moves."""
+    """One mapping of the file. It never moves, and lives as long as the last view of it."""
     cdef uint8_t *base
     cdef int64_t length
-    cdef int64_t reserved  # what it holds of the space that all mappings share
+    cdef int64_t reserved  # its part of the address space that all mappings share
     cdef bint writable
     cdef evtape_guard_slot *slot
 
@@ -104,7 +104,7 @@ cdef class _Mapping:
 
 
 cdef int64_t with_reserve(int64_t size, int64_t reserve) noexcept:
-    """Bytes to map of a file that grows: twice as many each time, so that it is seldom mapped anew."""
+    """Bytes to map of a file that grows. They double each time, so that the file is seldom mapped again."""
     cdef int64_t length = reserve
     while length < size and length < <int64_t>1 << 46:
         length *= 2
@@ -124,7 +124,7 @@ cdef _Mapping map_file(int fd, int64_t size, bint writable, bint grows, str path
                 length = with_reserve(least, EVTAPE_RESERVE_LESS)
     cdef int error = evtape_map(fd, length, writable, &mapping.base)
     if error != 0 and length > least:
-        # No address space for the reserve (RLIMIT_AS): map what there is, and again when it grows.
+        # No address space for the reserve (RLIMIT_AS): map the size of the file, and map again when it grows.
         length = least
         evtape_reserve_give(mapping.reserved)
         mapping.reserved = 0
@@ -176,7 +176,7 @@ cdef class Region:
         evtape_preallocator_stop(self.preallocator)
 
     cdef _map(self, int64_t size):
-        # A file that is only read may well never grow.
+        # A file that is only read may never grow.
         cdef bint grows = self.writable or self.mapping is not None
         cdef _Mapping mapping = map_file(self.fd, size, self.writable, grows, self.path)
         if self.mapping is not None:
@@ -390,7 +390,7 @@ cdef class Appender:
     fit below it, `reserve(end)` is called, which preallocates more or raises. A writer that must not write has limit 0.
     """
     cdef Region region
-    cdef _Mapping mapping  # keeps base alive while this appender may store through it
+    cdef _Mapping mapping  # keeps `base` alive while this appender may store through it
     cdef uint8_t *base
     cdef evtape_preallocator *preallocator  # the region's; asked before Python is
     cdef readonly int64_t offset
@@ -398,7 +398,7 @@ cdef class Appender:
     cdef readonly int64_t last_timestamp
     cdef int64_t _limit
     cdef bint halted
-    cdef bint split_at_pages  # the region's
+    cdef bint split_at_pages  # as in the region
     cdef object reserve
     cdef evtape_spinlock spinlock
 
@@ -493,7 +493,7 @@ cdef class Appender:
         return ordinal
 
     cdef int64_t _append_large(self, const uint8_t *data, Py_ssize_t size, const int64_t *stamp) except -1:
-        """One event so large that others get the GIL while it is stored."""
+        """One event so large that the GIL is released while it is stored."""
         cdef Payload row
         if size > <Py_ssize_t>0xFFFFFFFF:
             raise errors.payload_too_large(self.region.path, size)
@@ -527,16 +527,16 @@ cdef class Appender:
         if EVTAPE_GIL and isinstance(payloads, (list, tuple)):
             first = self._append_short(PySequence_Fast_ITEMS(payloads), n, stamps)
         if first < 0:
-            items = tuple(payloads)  # so that they stay what they are while the GIL is released
+            items = tuple(payloads)  # so that they cannot change while the GIL is released
             n = len(items)
             first = self._append_long(items, stamps)
         return range(first, first + n)
 
     cdef int64_t _append_short(self, PyObject **items, Py_ssize_t n, const int64_t *stamps) noexcept:
-        """Write and publish a batch of bytes objects in one pass, without a list of where they are.
+        """Write and publish a batch of bytes objects in one pass, without a list of their addresses.
 
-        Anything out of the ordinary gives -1, and then nothing was published. The GIL is held throughout, so that the
-        items cannot go away and no other thread waits for long: it is only for short batches.
+        Returns -1 and publishes nothing if an item is not a bytes object, does not fit, or is otherwise unusual. The
+        GIL is held throughout, so that the items stay alive. So this is only for short batches.
         """
         cdef int64_t timestamp, ordinal
         cdef uint8_t *at
@@ -702,7 +702,8 @@ cdef class Appender:
         self._enter_long()
         offset, count, last_timestamp = self.offset, self.count, self.last_timestamp
         evtape_spinlock_unlock_long(&self.spinlock)
-        return offset, count, last_timestamp  # made outside: a tuple may start a collection, and a finalizer append
+        # Created without the lock: a tuple may start a collection, and a finalizer may append.
+        return offset, count, last_timestamp
 
     def pause(self):
         """Let go of the background thread, which may end now; `limit` stays."""
@@ -728,7 +729,7 @@ cdef class Appender:
 
 
 cdef int get_payload(object data, Py_buffer *buffer, str path, Py_ssize_t index=-1) except -1:
-    """A contiguous view of `data`, or the error that says why there is none."""
+    """Get a contiguous view of `data`, or raise the error that says why there is none."""
     if isinstance(data, np.ndarray) and data.dtype.hasobject:
         raise errors.not_a_payload(path, data, "" if index < 0 else f" {index}")
     try:
@@ -750,7 +751,7 @@ cdef class Scanner:
     cdef readonly int64_t unsorted_at  # the first event with a lower timestamp than the one before it, or -1
     cdef readonly int64_t zero_ordinal  # the first entry of sixteen zero bytes, or -1
     cdef readonly int64_t zero_offset
-    cdef readonly int64_t recorded  # how many elements of the arrays the last run filled
+    cdef readonly int64_t recorded  # the number of array elements that the last run filled
 
     def __cinit__(
         self, Region region not None, int64_t offset=EVTAPE_HEADER_SIZE, int64_t ordinal=0,
@@ -913,7 +914,7 @@ cdef class Event:
 @cython.no_gc
 @cython.freelist(16)
 cdef class _Fields:
-    """What unpacking an Event iterates over. A tuple and its iterator would take twice as long."""
+    """The iterator that unpacks an Event. A tuple and its iterator would take twice as long."""
     cdef Event event
     cdef int given
 
@@ -987,7 +988,7 @@ cdef class Events:
         raise StopIteration
 
     cdef inline int _step(self, evtape_entry *entry) noexcept:
-        """Load and check the entry, and step over it. The walk ends where an entry does not fit."""
+        """Load and check the entry, and step over it. The walk ends at an entry that does not fit."""
         cdef const uint8_t *at = self.mapping.base + self.offset
         cdef int64_t left = self.bound - self.offset - EVTAPE_ENTRY_SIZE
         cdef bint intact = True
@@ -1022,8 +1023,8 @@ cdef class Events:
 
     cdef inline Event _event(self, int64_t at, int64_t ordinal, evtape_entry *entry):
         cdef Event event = Event.__new__(Event)
-        # A memoryview of a memoryview shares its buffer; narrowing the new one in place saves what a slice object
-        # would cost.
+        # A memoryview of a memoryview shares its buffer. Narrowing the new one in place saves the cost of a slice
+        # object.
         cdef object data = PyMemoryView_FromObject(self.whole)
         cdef Py_buffer *buffer = PyMemoryView_GET_BUFFER(data)
         buffer.buf = <uint8_t *>buffer.buf + at + EVTAPE_ENTRY_SIZE

@@ -1,5 +1,5 @@
-/* paging.h - the size of a huge page: mappings begin at a multiple of it, and space is made in
- * steps of it.
+/* paging.h - the size of a huge page. Mappings are aligned to it, and files are extended in
+ * multiples of it.
  *
  * SPDX-License-Identifier: MIT
  */

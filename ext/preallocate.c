@@ -20,13 +20,14 @@
 
 #if defined(__linux__)
 #ifndef MADV_POPULATE_WRITE
-#define MADV_POPULATE_WRITE 23 /* Linux 5.14; an older kernel answers EINVAL */
+#define MADV_POPULATE_WRITE 23 /* Linux 5.14; an older kernel returns EINVAL */
 #endif
 #endif
 
-/* From this on a second thread helps where all room is made at once (a stream that is told its
- * capacity). Starting it and waiting for its end costs about 0.1 ms: at 100,000 events of 1 KiB a
- * whole job takes 159 ns per event with it and 207 without, at 10,000 there is nothing to gain. */
+/* From this size on a second thread helps to populate space in one call (a stream with a
+ * `capacity`). Starting and joining the thread takes about 0.1 ms. At 100,000 events of 1 KiB a
+ * whole job takes 159 ns per event with the thread and 207 ns without. At 10,000 events the
+ * thread gains nothing. */
 #ifndef EVTAPE_TOGETHER_FROM
 #define EVTAPE_TOGETHER_FROM ((int64_t)32 << 20)
 #endif
@@ -36,7 +37,7 @@ int64_t evtape_page_size(void) {
     return size > 0 ? size : 4096;
 }
 
-/* ---- room: the file ---- */
+/* ---- the file ---- */
 
 int evtape_truncate(int fd, int64_t size) {
     while (ftruncate(fd, (off_t)size) != 0)
@@ -45,9 +46,9 @@ int evtape_truncate(int fd, int64_t size) {
     return 0;
 }
 
-/* For file systems that cannot allocate (a hole would be found out by the writer's store, as
- * SIGBUS, when the disk is full; writing zeros finds it out here) and for broken large pages, see
- * pages_populate. Only bytes beyond the size are ever written: below it there may be data. */
+/* For file systems that cannot allocate, and for broken huge pages (see fill_broken_page). A hole
+ * in the file would make the writer's store fail with SIGBUS on a full disk; writing zeros fails
+ * here instead. It only writes beyond the file's size, because there may be data below. */
 static int write_zeros(int fd, int64_t from, int64_t to) {
     static const char zeros[256 << 10];
     while (from < to) {
@@ -75,8 +76,8 @@ static int allocate(int fd, int64_t from, int64_t to, int64_t size) {
     return error;
 }
 #elif defined(__APPLE__)
-/* Not run. F_PREALLOCATE reserves blocks behind the end of the file without moving the end;
- * ftruncate then moves it. */
+/* Not run. F_PREALLOCATE reserves blocks after the end of the file and does not move the end.
+ * ftruncate moves it. */
 static int allocate(int fd, int64_t from, int64_t to, int64_t size) {
     (void)from;
     if (to <= size)
@@ -101,8 +102,8 @@ static int allocate(int fd, int64_t from, int64_t to, int64_t size) {
 }
 #endif
 
-/* Makes the file's blocks and size; on a failure the size is what it was. *size_before: that size;
- * nobody has stored anything there or beyond it. */
+/* Allocates the file's blocks and sets its size. After a failure the size is unchanged. Stores the
+ * size before the call in *size_before; nothing has been stored at or beyond it. */
 int evtape_pages_allocate(int fd, int64_t from, int64_t to, int64_t *size_before) {
     struct stat before;
     if (fstat(fd, &before) != 0)
@@ -117,22 +118,22 @@ int evtape_pages_allocate(int fd, int64_t from, int64_t to, int64_t *size_before
     return error;
 }
 
-/* ---- room: the mapping ---- */
+/* ---- the mapping ---- */
 
 #if defined(__linux__)
-/* Where a file ends within a large page, that page can no longer be had whole: small ones of it are
- * in the page cache. The kernel would fill the gap with small pages, at 2.2 ms per 2 MiB here;
- * writing zeros up to the next multiple makes it use middle-sized ones, 0.55 ms (a whole large page
- * takes 0.39). It also leaves the header, where it was written before, a small page of its own, so
- * that flushing it costs 4 KiB. What cannot be written is left to the faults. */
+/* If a file ends within a huge page, the page cache already contains small pages of it, so the
+ * kernel cannot use a huge page there. It would fill the gap with small pages, at 2.2 ms per 2 MiB.
+ * Zeros written up to the next multiple make it use medium pages, at 0.55 ms; a huge page takes
+ * 0.39 ms. The header, if it was written before, also keeps a small page of its own, so that
+ * flushing it writes 4 KiB. A failed write is ignored: the pages are then faulted in. */
 static void fill_broken_page(int fd, int64_t from, int64_t to, int64_t size_before) {
     int64_t start = evtape_max64(from, size_before);
     if (start % EVTAPE_HUGE_PAGE != 0)
         (void)write_zeros(fd, start, evtape_min64(to, evtape_round_up(start, EVTAPE_HUGE_PAGE)));
 }
 
-/* Says which pages [from, to) wants. It waits for everybody who populates, so it is not for each
- * piece. */
+/* Advises the kernel which pages to use for [from, to). The call waits for every thread that
+ * populates, so do not call it for each piece. */
 void evtape_pages_advise(char *base, int64_t from, int64_t to, int populate) {
     int64_t start = evtape_round_down(from, evtape_page_size());
     int saved = errno;
@@ -142,7 +143,8 @@ void evtape_pages_advise(char *base, int64_t from, int64_t to, int populate) {
     errno = saved;
 }
 
-/* Why pages of the file cannot be had: what the file system says when a zero is written there. */
+/* Returns the reason why a page of the file cannot be populated: the error that the file system
+ * returns when a zero is written there. */
 static int why_no_page(int fd, int64_t at) {
     static const char zero = 0;
     ssize_t n;
@@ -152,10 +154,12 @@ static int why_no_page(int fd, int64_t at) {
     return n < 0 ? errno : EIO;
 }
 
-/* Brings the pages of [from, to) in; 0 or an errno. EFAULT is a page that the file system will not
- * give: it copies on write and is full, a quota is used up, or the disk is bad. The store would be
- * a SIGBUS. Anything else cannot fail the caller: EINVAL is an old kernel, ENOMEM a tight cgroup,
- * and the store itself faults later, as it would have anyway. */
+/* Populates the pages of [from, to). Returns 0 or an errno.
+ *
+ * EFAULT means that the file system refuses a page: it copies on write and is full, a quota is
+ * exhausted, or the disk is damaged. A store into the page would raise SIGBUS. All other errors are
+ * ignored: EINVAL comes from an old kernel and ENOMEM from a small cgroup, and the later store
+ * faults the page in. */
 int evtape_pages_populate(int fd, char *base, int64_t from, int64_t to, int64_t size_before,
                           int populate) {
     int64_t page = evtape_page_size();
@@ -167,8 +171,7 @@ int evtape_pages_populate(int fd, char *base, int64_t from, int64_t to, int64_t 
     while (madvise(start, length, MADV_POPULATE_WRITE) != 0) {
         if (errno == EINTR || errno == EAGAIN)
             continue;
-        error =
-            errno == EFAULT ? why_no_page(fd, to - 1) : 0; /* the last byte: nobody is there yet */
+        error = errno == EFAULT ? why_no_page(fd, to - 1) : 0; /* no data at the last byte yet */
         break;
     }
     errno = saved;
@@ -179,7 +182,7 @@ void evtape_pages_advise(char *base, int64_t from, int64_t to, int populate) {
     (void)base, (void)from, (void)to, (void)populate;
 }
 
-/* Not run. Other systems have no call that maps pages writable without storing into them. */
+/* Not run. Other systems have no call that populates writable pages without a store. */
 int evtape_pages_populate(int fd, char *base, int64_t from, int64_t to, int64_t size_before,
                           int populate) {
     (void)fd, (void)base, (void)from, (void)to, (void)size_before, (void)populate;
@@ -187,7 +190,7 @@ int evtape_pages_populate(int fd, char *base, int64_t from, int64_t to, int64_t 
 }
 #endif
 
-/* ---- threads that make room ---- */
+/* ---- threads that populate ---- */
 
 int evtape_current_cpu(void) {
 #if defined(__linux__)
@@ -197,11 +200,11 @@ int evtape_current_cpu(void) {
 #endif
 }
 
-/* A thread that makes room may run on every processor but the one that the writer was on when it
- * was started. Some schedulers let two threads of a process take turns on one for milliseconds,
- * although another is idle, and in that time a fast writer is done: a million events took 190 ns
- * each that way, and 144 this way. The thread moves itself: an attribute of pthread_create would
- * have the writer wait for it. */
+/* A populating thread may run on every processor except the one on which the writer ran when the
+ * thread was started. Some schedulers alternate two threads of a process on one processor for
+ * milliseconds although another one is idle. A fast writer is done in that time: a million events
+ * took 190 ns each that way, and 144 ns this way. The thread moves itself, because an attribute of
+ * pthread_create would make the writer wait. */
 void evtape_run_elsewhere(int writer_cpu) {
 #if defined(__linux__)
     cpu_set_t allowed;
@@ -216,8 +219,8 @@ void evtape_run_elsewhere(int writer_cpu) {
 #endif
 }
 
-/* The thread takes no signals, except those that a fault of its own raises: while one of these is
- * blocked the kernel kills the process instead of asking the handler. */
+/* The thread blocks all signals except those that its own faults raise. If such a signal is
+ * blocked, the kernel kills the process instead of calling the handler. */
 bool evtape_start_quietly(pthread_t *thread, void *(*run)(void *), void *argument) {
     sigset_t all, before;
     sigfillset(&all);
@@ -231,7 +234,7 @@ bool evtape_start_quietly(pthread_t *thread, void *(*run)(void *), void *argumen
     return started;
 }
 
-/* ---- room in one go ---- */
+/* ---- all space in one call ---- */
 
 struct half {
     int fd, writer_cpu, populate, error;
@@ -246,7 +249,7 @@ static void *populate_half(void *argument) {
     return NULL;
 }
 
-/* Much room at once is brought in by two threads, half of it each. */
+/* Two threads populate a large space, half of it each. */
 static int populate_together(int fd, char *base, int64_t from, int64_t to, int64_t size_before,
                              int populate) {
     int64_t middle = evtape_round_down(from + (to - from) / 2, EVTAPE_HUGE_PAGE);

@@ -1,6 +1,6 @@
-/* preallocate.h - space in a mapped file, allocated and populated in one call.
+/* preallocate.h - allocates and populates space in a mapped file, in one call.
  *
- * Map at an address that is a multiple of EVTAPE_HUGE_PAGE: only then can a huge page stand in it.
+ * The mapping must begin at a multiple of EVTAPE_HUGE_PAGE. Otherwise it cannot have huge pages.
  *
  * SPDX-License-Identifier: MIT
  */
@@ -11,27 +11,31 @@
 
 #include <stdint.h>
 
-/* How room is brought into the mapping (the argument `populate`). Large pages make it 4 times
- * cheaper, but one store into a page that was flushed makes the whole of it dirty again: flushing
- * the header alone then writes 2 MiB (450 us here) instead of 4 KiB (150 us). So a stream that is
- * flushed again and again wants small pages. */
+/* How space is populated (the argument `populate`). Huge pages make populating 4 times cheaper. But
+ * one store into a flushed huge page makes the whole page dirty again, so a flush of the header
+ * alone then writes 2 MiB (450 us) instead of 4 KiB (150 us). So a stream that is flushed often
+ * uses small pages. */
 enum {
     EVTAPE_PAGES_NONE = 0,  /* allocated only; the first store into each page faults */
-    EVTAPE_PAGES_HUGE = 1,  /* populated, in large pages where file system and alignment allow */
+    EVTAPE_PAGES_HUGE = 1,  /* populated, in huge pages if file system and alignment allow */
     EVTAPE_PAGES_SMALL = 2, /* populated, in pages of the smallest size */
 };
 
-/* Allocates the file's bytes [from, to) and makes the file at least `to` long; with populate != 0
- * also brings the pages of [from, to) of the mapping that begins at base (file offset 0) into it,
- * writable. Returns 0 or an errno (ENOSPC, EDQUOT, EFBIG, EIO ...); after a failure the file is as
- * long as it was before. Room that is allocated but could not be populated is no failure: it costs
- * time later, not bytes. Calls for one file must not overlap. Nobody may have stored at or beyond
- * the file's size before: that is where zeros are written when the file system cannot allocate. */
+/* Allocates the file's bytes [from, to) and makes the file at least `to` long. If populate != 0, it
+ * also populates the pages of [from, to), writable, in the mapping that begins at `base` (file
+ * offset 0).
+ *
+ * Returns 0 or an errno (ENOSPC, EDQUOT, EFBIG, EIO ...). After a failure the file has its previous
+ * size. A page that the file system refuses is a failure. A kernel that cannot populate pages is
+ * not: the later stores fault them in.
+ *
+ * Calls for one file must not overlap. Nothing may have been stored at or beyond the file's size
+ * before, because zeros are written there if the file system cannot allocate. */
 int evtape_preallocate(int fd, void *base, int64_t from, int64_t to, int populate);
 
 #ifndef _WIN32
 
-/* ---- what preallocator.c shares ---- */
+/* ---- shared with preallocator.c ---- */
 
 #include <pthread.h>
 #include <stdbool.h>

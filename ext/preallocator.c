@@ -1,14 +1,15 @@
 /* preallocator.c - see preallocator.h.
  *
- * Where the bytes of a mapped stream stand, in file order:
+ * The parts of a mapped stream, in file order:
  *
- *     0 .. 2 MiB | dropped ..... | kept | position | populated | ready .. allocated | reserved
- *     header's     page table      the writer's     no fault     on disk,  no pages   address space
- *     page, kept   entries let go  neighbourhood    here
+ *     0 .. 2 MiB | dropped ... | kept | position | populated | ready .. allocated | reserved
+ *     the page   not in the    pages   of the      no fault    on disk, no pages    address space
+ *     of the     page table    near    writer      here
+ *     header                   it
  *
- * `ready` and `allocated` are moved by whoever holds `making`: the thread, or a writer in wait()
- * that would otherwise stand still. Everything that frees or flushes lies behind the writer and is
- * done by the thread alone.
+ * The holder of a piece in `making` moves `ready` and `allocated`. This is the thread, or a writer
+ * in wait() that would otherwise be idle. Only the thread drops and flushes pages, and only behind
+ * the writer.
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE /* sync_file_range, pthread_setname_np */
@@ -29,16 +30,16 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* All figures: 2-core x86-64 guest that others kept busy, ext4, Linux 6.18, 1 KiB events, whole
- * job, as `preallocator_check --bench` measures it; processor time says more there than the clock.
- * The compiler's command line can set these constants, so that they can be measured again. */
+/* All figures: a 2-core x86-64 guest under load, ext4, Linux 6.18, events of 1 KiB, whole
+ * jobs, as `preallocator_check --bench` measures them. Under load processor time is more
+ * reliable than elapsed time. The compiler's command line can set these constants, so that
+ * they can be measured again. */
 
-/* One piece is one large page. Room that does not begin and end on multiples of it is made of small
- * pages: steps of 256 KiB, 512 KiB, 1 MiB ... cost 1,050 ns per event at 10,000 events, pieces of 2
- * MiB 230. */
+/* One piece is one huge page. Space that does not begin and end at a multiple of it gets small
+ * pages: steps of 256 KiB, 512 KiB, 1 MiB ... take 1,050 ns per event at 10,000 events, pieces of 2
+ * MiB take 230 ns. */
 
-/* The file is extended by an eighth of what this writer has grown it by, at least and at most this.
- */
+/* Each extension of the file is an eighth of the growth by this writer, within these two bounds. */
 #ifndef EVTAPE_STEP_MIN
 #define EVTAPE_STEP_MIN ((int64_t)2 << 20)
 #endif
@@ -46,25 +47,26 @@
 #define EVTAPE_STEP_MAX ((int64_t)8 << 20)
 #endif
 
-/* The thread is started when the file has grown by this since it was opened: whoever adds a few
- * events to a long stream needs none. At 10,000 events (10 MiB) a thread from 2 MiB on makes the
- * appends as much cheaper as it makes the end dearer, which has to wait for a piece that nobody
- * will use: 253 to 1,312 ns per event with it, 244 to 301 without. At 1,000,000 events it is 142 ns
- * with a thread, and 223 where all room is made in line. */
+/* The thread starts when the file has grown by this much since it was opened. A writer that
+ * adds a few events to a long stream needs no thread. At 10,000 events (10 MiB) a thread from 2
+ * MiB on makes the appends cheaper and the end more expensive, because the end must wait for a
+ * piece that the writer never uses: 253 to 1,312 ns per event with the thread, 244 to 301 ns
+ * without. At 1,000,000 events it is 142 ns with a thread, and 223 ns if the writer prepares
+ * all space itself. */
 #ifndef EVTAPE_THREAD_FROM
 #define EVTAPE_THREAD_FROM ((int64_t)16 << 20)
 #endif
 
-/* How far ahead of the writer the thread goes at most before it sleeps. 4 MiB costs the writer
- * 170-218 ns of processor time per event, 16 MiB 142-172, 32 and 64 MiB 130-192: no more to be had.
- */
-#ifndef EVTAPE_AHEAD_MAX
-#define EVTAPE_AHEAD_MAX ((int64_t)16 << 20)
+/* The maximum distance between the writer and the end of the prepared space. 4 MiB costs the writer
+ * 170 to 218 ns of processor time per event, 16 MiB 142 to 172 ns, 32 and 64 MiB 130 to 192 ns. So
+ * more than 16 MiB gains nothing. */
+#ifndef EVTAPE_DISTANCE_MAX
+#define EVTAPE_DISTANCE_MAX ((int64_t)16 << 20)
 #endif
 
-/* What stays mapped behind the writer, and how much is let go at once. Letting go is free:
- * unmapping at the end would cost the same (process time 260-290 ns per event with it, 303-340
- * without). */
+/* The size of the mapped part behind the writer, and the size of one drop. Dropping pages is free,
+ * because unmapping them at the end would cost the same: 260 to 290 ns of process time per event
+ * with it, 303 to 340 ns without. */
 #ifndef EVTAPE_KEEP_BEHIND
 #define EVTAPE_KEEP_BEHIND ((int64_t)16 << 20)
 #endif
@@ -72,9 +74,9 @@
 #define EVTAPE_DROP_STEP ((int64_t)16 << 20)
 #endif
 
-/* Write-back, where it is asked for, begins this far behind the writer, in ranges of this size. It
- * adds 45 ns of processor time per event to the thread and makes a job that is never flushed slower
- * (554 against 318). */
+/* Write-back, if it is enabled, starts this far behind the writer, in ranges of this size. It adds
+ * 45 ns of processor time per event to the thread. It makes a job that is never flushed slower (554
+ * ns instead of 318 ns). */
 #ifndef EVTAPE_FLUSH_BEHIND
 #define EVTAPE_FLUSH_BEHIND ((int64_t)8 << 20)
 #endif
@@ -82,28 +84,28 @@
 #define EVTAPE_FLUSH_STEP ((int64_t)8 << 20)
 #endif
 
-/* ---- room ahead of a writer ---- */
+/* ---- state and space ---- */
 
 struct preallocator {
-    evtape_preallocator shared; /* first, so that the one is the other */
+    evtape_preallocator shared; /* first, so that both have one address */
 
     /* Set by start() and never changed. */
     int fd;
     char *base;
     int64_t reserved;
-    int64_t first; /* the file's size when it was opened; growth decides about steps and thread */
+    int64_t first; /* the file's size at its opening; its growth decides steps and thread */
     const int64_t *write_offset;
 
     _Atomic(int) populate;
     _Atomic(int) write_back;
 
-    /* 1: more room was asked for since the thread last looked. Cleared by the thread before it
+    /* 1: more space was requested since the thread last looked. The thread clears it before it
      * looks at the offsets, so a kick is never lost. */
     _Atomic(int) kicked;
-    /* 1: the thread may be waiting on `work`, so that a kick must signal. Both are sequentially
+    /* 1: the thread may be waiting on `work`, so a kick must signal. Both fields are sequentially
      * consistent: either the kicker sees the sleeper or the sleeper sees the kick. */
     _Atomic(int) sleeping;
-    /* Also read without the lock, between pieces. Never reset. */
+    /* Also read without the lock, between pieces. It is never reset. */
     _Atomic(int) stopping;
 
     pthread_mutex_t lock;
@@ -112,339 +114,338 @@ struct preallocator {
 
     /* Under the lock. shared.ready <= claimed <= allocated <= reserved. */
     int64_t allocated;
-    int64_t size_before; /* of the file, when `allocated` was moved last */
-    int64_t claimed;     /* the pieces below are made, or somebody makes them */
-    /* Where the piece begins that each of the two makes; NOTHING while it makes none. The writer
-     * and the thread work side by side, and what is ready ends where either is still at work. */
+    int64_t size_before; /* of the file, when `allocated` last moved */
+    int64_t claimed;     /* every piece below is ready or being prepared */
+    /* The start of the piece that the thread or the writer is preparing; NOTHING if it prepares
+     * none. The two work in parallel, and `ready` ends at the lower start. */
     int64_t making[2];
-    _Atomic(int)
-        waiters; /* calls of begin() whose wait() has not returned; lowered under the lock */
+    _Atomic(int) waiters; /* announced wait() calls, not yet returned; decremented under the lock */
     int has_thread;
     pthread_t thread;
-    int writer_cpu; /* where the writer was when the thread was started; -1: not known */
+    int writer_cpu; /* of the writer when the thread was started; -1: unknown */
 
-    /* Owned by the thread. Multiples of 2 MiB, at least 2 MiB: the header's page is never let go.
-     */
+    /* Owned by the thread. Multiples of 2 MiB, at least 2 MiB: the header's page
+     * is never dropped. */
     int64_t flushed;
     int64_t dropped;
 };
 
-enum { THREAD = 0, WRITER = 1 }; /* who makes a piece */
+enum { THREAD = 0, WRITER = 1 }; /* indices of `making` */
 #define NOTHING INT64_MAX
 
-static struct preallocator *inner(evtape_preallocator *ahead) {
-    return (struct preallocator *)ahead;
+static struct preallocator *inner(evtape_preallocator *preallocator) {
+    return (struct preallocator *)preallocator;
 }
 
-/* Where the writer is: WriteOffset, or further on in a batch that is not published yet. The file
- * may be anybody's, so a nonsensical WriteOffset only moves the point within [0, ready]. */
-static int64_t writer_position(struct preallocator *a) {
-    int64_t offset = __atomic_load_n(a->write_offset, __ATOMIC_ACQUIRE);
-    int64_t reached = atomic_load_explicit(&a->shared.reached, memory_order_relaxed);
+/* The writer's position: WriteOffset, or further on in a batch that is not published yet. The file
+ * may be hostile, so an invalid WriteOffset only moves the position within [0, ready]. */
+static int64_t writer_position(struct preallocator *p) {
+    int64_t offset = __atomic_load_n(p->write_offset, __ATOMIC_ACQUIRE);
+    int64_t reached = atomic_load_explicit(&p->shared.reached, memory_order_relaxed);
     return evtape_min64(evtape_max64(evtape_max64(offset, reached), 0),
-                        evtape_preallocator_ready(&a->shared));
+                        evtape_preallocator_ready(&p->shared));
 }
 
-/* How far ahead the thread goes: in proportion to the stream, because what is populated and never
- * used is wasted, and the end has to wait for a piece that is being made. */
-static int64_t ahead_distance(const struct preallocator *a, int64_t position) {
-    int64_t distance = evtape_round_down((position - a->first) / 4, EVTAPE_HUGE_PAGE);
+/* The distance to prepare, in proportion to the stream. Populated space that is never used is
+ * wasted, and the end must wait for a piece that is being prepared. */
+static int64_t target_distance(const struct preallocator *p, int64_t position) {
+    int64_t distance = evtape_round_down((position - p->first) / 4, EVTAPE_HUGE_PAGE);
     return evtape_min64(evtape_max64(distance, EVTAPE_HUGE_PAGE + EVTAPE_HUGE_PAGE / 2),
-                        EVTAPE_AHEAD_MAX);
+                        EVTAPE_DISTANCE_MAX);
 }
 
-static int64_t step_size(const struct preallocator *a) {
-    int64_t step = evtape_round_down((a->allocated - a->first) / 8, EVTAPE_HUGE_PAGE);
+static int64_t step_size(const struct preallocator *p) {
+    int64_t step = evtape_round_down((p->allocated - p->first) / 8, EVTAPE_HUGE_PAGE);
     return evtape_min64(evtape_max64(step, EVTAPE_STEP_MIN), EVTAPE_STEP_MAX);
 }
 
-/* Extends the file by a step; where that fails, by what is needed to reach `need`, so that the last
- * pages of a full disk can be used too. need == 0: nobody needs it yet. */
-static int extend(struct preallocator *a, int64_t need) {
-    int64_t from = a->allocated;
+/* Extends the file by a step. If this fails, extends it by what is needed to reach `need`, so that
+ * the last pages of a full disk can be used. need == 0: no writer waits for this space. */
+static int extend(struct preallocator *p, int64_t need) {
+    int64_t from = p->allocated;
     int64_t to = evtape_min64(
-        evtape_round_up(evtape_max64(from + step_size(a), need), EVTAPE_HUGE_PAGE), a->reserved);
-    int error = from < to ? evtape_pages_allocate(a->fd, from, to, &a->size_before) : EFBIG;
+        evtape_round_up(evtape_max64(from + step_size(p), need), EVTAPE_HUGE_PAGE), p->reserved);
+    int error = from < to ? evtape_pages_allocate(p->fd, from, to, &p->size_before) : EFBIG;
     if (error != 0 && need > from) {
-        to = evtape_min64(evtape_round_up(need, evtape_page_size()), a->reserved);
-        error = evtape_pages_allocate(a->fd, from, to, &a->size_before);
+        to = evtape_min64(evtape_round_up(need, evtape_page_size()), p->reserved);
+        error = evtape_pages_allocate(p->fd, from, to, &p->size_before);
         if (error != 0) {
-            to = need; /* a file size limit need not be a multiple of anything */
-            error = evtape_pages_allocate(a->fd, from, to, &a->size_before);
+            to = need; /* a file size limit may be any number */
+            error = evtape_pages_allocate(p->fd, from, to, &p->size_before);
         }
     }
     if (error == 0)
-        a->allocated = to;
+        p->allocated = to;
     return error;
 }
 
-/* Brings in what was claimed, or, where the file system does not give that much, what is needed of
- * it; *to says how much. A file system that has no room for a page may have written others back to
- * find some, and these need room again when they are stored to; so that begins where the writer
- * is. */
-static int populate_piece(struct preallocator *a, int64_t from, int64_t *to, int64_t size_before,
+/* Populates the claimed piece. If the file system refuses so much, populates the part that is
+ * needed; *to returns its end. A file system without space for a page may have written other pages
+ * back to find some. These pages need new space at the next store, so the second attempt begins at
+ * the writer's position. */
+static int populate_piece(struct preallocator *p, int64_t from, int64_t *to, int64_t size_before,
                           int64_t need) {
-    int populate = atomic_load_explicit(&a->populate, memory_order_relaxed);
+    int populate = atomic_load_explicit(&p->populate, memory_order_relaxed);
     if (populate == EVTAPE_PAGES_NONE)
         return 0;
-    int error = evtape_pages_populate(a->fd, a->base, from, *to, size_before, populate);
+    int error = evtape_pages_populate(p->fd, p->base, from, *to, size_before, populate);
     int64_t less = evtape_round_up(need, evtape_page_size());
     if (error != 0 && less > from && less < *to) {
         *to = less;
-        from = evtape_min64(from, writer_position(a));
-        error = evtape_pages_populate(a->fd, a->base, from, less, size_before, populate);
+        from = evtape_min64(from, writer_position(p));
+        error = evtape_pages_populate(p->fd, p->base, from, less, size_before, populate);
     }
     return error;
 }
 
-/* After a piece could not be made, or not whole: it, and what was claimed beyond it, is to be made
- * again. Where nobody is at work there, the file is shortened to what can be used. */
-static void give_back(struct preallocator *a, int who, int64_t made) {
-    a->claimed = evtape_min64(a->claimed, made);
-    if (a->making[1 - who] == NOTHING && evtape_truncate(a->fd, made) == 0)
-        a->allocated = a->claimed;
+/* After a failure or a partial success: the piece, and the claimed space beyond it, must
+ * be prepared again. If the other side prepares nothing there, the file is shortened to
+ * the usable part. */
+static void give_back(struct preallocator *p, int who, int64_t made) {
+    p->claimed = evtape_min64(p->claimed, made);
+    if (p->making[1 - who] == NOTHING && evtape_truncate(p->fd, made) == 0)
+        p->allocated = p->claimed;
 }
 
-/* Makes one piece of room. Called with the lock held, which is let go while pages are brought in:
- * that is where the time goes. need: where the writer wants to get to, 0 for the thread. */
-static int make_piece(struct preallocator *a, int who, int64_t need) {
-    if (a->claimed == a->allocated) {
-        int error = extend(a, need);
+/* Prepares one piece. Called with the lock held; releases it while the pages are populated, which
+ * takes most of the time. need: the offset that the writer wants to reach, 0 for the thread. */
+static int make_piece(struct preallocator *p, int who, int64_t need) {
+    if (p->claimed == p->allocated) {
+        int error = extend(p, need);
         if (error != 0)
             return error;
     }
-    int64_t from = a->claimed,
+    int64_t from = p->claimed,
             to = evtape_min64(evtape_round_down(from, EVTAPE_HUGE_PAGE) + EVTAPE_HUGE_PAGE,
-                              a->allocated);
-    int64_t made = to, size_before = a->size_before;
-    a->claimed = to;
-    a->making[who] = from;
-    pthread_mutex_unlock(&a->lock);
-    int error = populate_piece(a, from, &made, size_before, need);
-    pthread_mutex_lock(&a->lock);
-    a->making[who] = NOTHING;
+                              p->allocated);
+    int64_t made = to, size_before = p->size_before;
+    p->claimed = to;
+    p->making[who] = from;
+    pthread_mutex_unlock(&p->lock);
+    int error = populate_piece(p, from, &made, size_before, need);
+    pthread_mutex_lock(&p->lock);
+    p->making[who] = NOTHING;
     if (error != 0 || made < to)
-        give_back(a, who, error != 0 ? from : made);
-    int64_t ready = evtape_min64(a->claimed, evtape_min64(a->making[THREAD], a->making[WRITER]));
-    /* While somebody is at work there is nothing to ask for; the thread lowers this before it
-     * sleeps. */
-    atomic_store_explicit(&a->shared.kick_at, ready, memory_order_relaxed);
-    atomic_store_explicit(&a->shared.ready, ready, memory_order_release);
-    if (atomic_load(&a->waiters) > 0)
-        pthread_cond_broadcast(&a->progress);
+        give_back(p, who, error != 0 ? from : made);
+    int64_t ready = evtape_min64(p->claimed, evtape_min64(p->making[THREAD], p->making[WRITER]));
+    /* While a piece is being prepared a request is useless. The thread lowers kick_at
+     * before it sleeps. */
+    atomic_store_explicit(&p->shared.kick_at, ready, memory_order_relaxed);
+    atomic_store_explicit(&p->shared.ready, ready, memory_order_release);
+    if (atomic_load(&p->waiters) > 0)
+        pthread_cond_broadcast(&p->progress);
     return error;
 }
 
 /* ---- the thread ---- */
 
-/* One piece, if the way ahead is too short. */
-static bool make_ahead(struct preallocator *a, int64_t position, bool *failed) {
-    pthread_mutex_lock(&a->lock);
-    bool wanted = a->claimed < a->reserved && a->claimed - position < ahead_distance(a, position);
+/* Prepares one piece if the prepared space is too short. */
+static bool preallocate_piece(struct preallocator *p, int64_t position, bool *failed) {
+    pthread_mutex_lock(&p->lock);
+    bool wanted = p->claimed < p->reserved && p->claimed - position < target_distance(p, position);
     if (wanted)
-        *failed = make_piece(a, THREAD, 0) != 0;
-    pthread_mutex_unlock(&a->lock);
+        *failed = make_piece(p, THREAD, 0) != 0;
+    pthread_mutex_unlock(&p->lock);
     return wanted;
 }
 
-/* Starts write-back of one range far behind the writer. Only the flag WRITE: the flags that wait
- * also take the error of a failed write-back off the open file, and the writer's own flush would
- * then not see it. */
-static bool write_back(struct preallocator *a, int64_t position) {
+/* Starts write-back of one range far behind the writer. It uses only the flag WRITE. The flags
+ * that wait also consume the error of a failed write-back, and the writer's own flush would then
+ * not see it. */
+static bool write_back(struct preallocator *p, int64_t position) {
 #if defined(__linux__)
-    if (!atomic_load_explicit(&a->write_back, memory_order_relaxed) ||
-        position - EVTAPE_FLUSH_BEHIND - EVTAPE_FLUSH_STEP < a->flushed)
+    if (!atomic_load_explicit(&p->write_back, memory_order_relaxed) ||
+        position - EVTAPE_FLUSH_BEHIND - EVTAPE_FLUSH_STEP < p->flushed)
         return false;
-    (void)sync_file_range(a->fd, (off_t)a->flushed, (off_t)EVTAPE_FLUSH_STEP,
+    (void)sync_file_range(p->fd, (off_t)p->flushed, (off_t)EVTAPE_FLUSH_STEP,
                           SYNC_FILE_RANGE_WRITE);
-    a->flushed += EVTAPE_FLUSH_STEP;
+    p->flushed += EVTAPE_FLUSH_STEP;
     return true;
 #else
-    (void)a, (void)position;
+    (void)p, (void)position;
     return false;
 #endif
 }
 
-/* Lets the page table entries behind the writer go, which is what the process's resident memory
- * counts. The pages, dirty ones too, stay in the page cache: the mapping is shared and of a file,
- * so nothing is lost, wherever this is done. */
-static bool drop_behind(struct preallocator *a, int64_t position) {
-    if (position - EVTAPE_KEEP_BEHIND - EVTAPE_DROP_STEP < a->dropped)
+/* Drops the page table entries behind the writer, which count as the process's resident
+ * memory. Nothing is lost: the mapping is shared, so its pages, dirty ones included, stay in
+ * the page cache. */
+static bool drop_behind(struct preallocator *p, int64_t position) {
+    if (position - EVTAPE_KEEP_BEHIND - EVTAPE_DROP_STEP < p->dropped)
         return false;
 #if defined(__linux__)
-    (void)madvise(a->base + a->dropped, (size_t)EVTAPE_DROP_STEP, MADV_DONTNEED);
+    (void)madvise(p->base + p->dropped, (size_t)EVTAPE_DROP_STEP, MADV_DONTNEED);
 #endif
-    a->dropped += EVTAPE_DROP_STEP;
+    p->dropped += EVTAPE_DROP_STEP;
     return true;
 }
 
-/* Sleeps until somebody kicks. A kick from here on means that half of the way ahead has been used.
- */
-static void thread_sleep(struct preallocator *a, int64_t position, bool failed) {
-    int64_t ready = evtape_preallocator_ready(&a->shared);
-    int64_t kick_at = failed ? ready : evtape_max64(ready - ahead_distance(a, position) / 2, 0);
-    pthread_mutex_lock(&a->lock);
-    if (a->making[WRITER] == NOTHING)
-        atomic_store_explicit(&a->shared.kick_at, kick_at, memory_order_relaxed);
-    atomic_store(&a->sleeping, 1);
-    while (!atomic_load(&a->kicked) && !atomic_load(&a->stopping))
-        pthread_cond_wait(&a->work, &a->lock);
-    atomic_store(&a->sleeping, 0);
-    atomic_store(&a->kicked, 0);
-    pthread_mutex_unlock(&a->lock);
+/* Sleeps until a kick. From now on a kick means that half of the prepared space has been used. */
+static void thread_sleep(struct preallocator *p, int64_t position, bool failed) {
+    int64_t ready = evtape_preallocator_ready(&p->shared);
+    int64_t kick_at = failed ? ready : evtape_max64(ready - target_distance(p, position) / 2, 0);
+    pthread_mutex_lock(&p->lock);
+    if (p->making[WRITER] == NOTHING)
+        atomic_store_explicit(&p->shared.kick_at, kick_at, memory_order_relaxed);
+    atomic_store(&p->sleeping, 1);
+    while (!atomic_load(&p->kicked) && !atomic_load(&p->stopping))
+        pthread_cond_wait(&p->work, &p->lock);
+    atomic_store(&p->sleeping, 0);
+    atomic_store(&p->kicked, 0);
+    pthread_mutex_unlock(&p->lock);
 }
 
 static void *thread_main(void *argument) {
-    struct preallocator *a = argument;
+    struct preallocator *p = argument;
 #if defined(__linux__)
-    pthread_setname_np(pthread_self(), "evtape-ahead");
+    pthread_setname_np(pthread_self(), "evtape-prealloc");
 #elif defined(__APPLE__)
-    pthread_setname_np("evtape-ahead"); /* not run */
+    pthread_setname_np("evtape-prealloc"); /* not run */
 #endif
-    evtape_run_elsewhere(a->writer_cpu);
+    evtape_run_elsewhere(p->writer_cpu);
     bool failed = false;
-    while (!atomic_load(&a->stopping)) {
-        int64_t position = writer_position(a);
-        /* Letting go comes first: it takes microseconds, and a fast writer wants room for ever.
-         * Write-back comes last: it may block on a busy disk, and meanwhile the writer makes its
-         * room itself. */
-        if (drop_behind(a, position))
+    while (!atomic_load(&p->stopping)) {
+        int64_t position = writer_position(p);
+        /* Dropping comes first: it takes microseconds, and a fast writer always wants more
+         * space. Write-back comes last: it may block on a busy disk, and the writer then
+         * prepares its space itself. */
+        if (drop_behind(p, position))
             continue;
-        if (!failed && make_ahead(a, position, &failed))
+        if (!failed && preallocate_piece(p, position, &failed))
             continue;
-        if (write_back(a, position))
+        if (write_back(p, position))
             continue;
-        thread_sleep(a, position, failed);
-        failed =
-            false; /* whoever kicked may know of room; without need the failure stays unreported */
+        thread_sleep(p, position, failed);
+        /* The kicker may know of free space. A failure without a need is not reported. */
+        failed = false;
     }
     return NULL;
 }
 
-static void thread_start(struct preallocator *a) {
-    a->writer_cpu = evtape_current_cpu();
-    a->has_thread = evtape_start_quietly(&a->thread, thread_main, a);
+static void thread_start(struct preallocator *p) {
+    p->writer_cpu = evtape_current_cpu();
+    p->has_thread = evtape_start_quietly(&p->thread, thread_main, p);
 }
 
 /* ---- the writer's side ---- */
 
 evtape_preallocator *evtape_preallocator_start(int fd, void *base, int64_t reserved, int64_t first,
                                                int64_t ready, const int64_t *write_offset) {
-    struct preallocator *a = calloc(1, sizeof *a);
-    if (a == NULL)
+    struct preallocator *p = calloc(1, sizeof *p);
+    if (p == NULL)
         return NULL;
-    a->fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
-    if (a->fd < 0) {
+    p->fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+    if (p->fd < 0) {
         int error = errno;
-        free(a);
+        free(p);
         errno = error;
         return NULL;
     }
-    a->base = base;
-    a->reserved = reserved;
-    a->first = first;
-    a->write_offset = write_offset;
-    a->allocated = a->claimed = ready;
-    a->making[THREAD] = a->making[WRITER] = NOTHING;
-    a->writer_cpu = -1;
-    a->flushed = a->dropped = evtape_max64(
+    p->base = base;
+    p->reserved = reserved;
+    p->first = first;
+    p->write_offset = write_offset;
+    p->allocated = p->claimed = ready;
+    p->making[THREAD] = p->making[WRITER] = NOTHING;
+    p->writer_cpu = -1;
+    p->flushed = p->dropped = evtape_max64(
         evtape_round_down(__atomic_load_n(write_offset, __ATOMIC_ACQUIRE), EVTAPE_HUGE_PAGE),
         EVTAPE_HUGE_PAGE);
-    atomic_init(&a->shared.ready, ready);
-    atomic_init(&a->shared.kick_at, ready);
-    atomic_init(&a->populate, EVTAPE_PAGES_HUGE);
+    atomic_init(&p->shared.ready, ready);
+    atomic_init(&p->shared.kick_at, ready);
+    atomic_init(&p->populate, EVTAPE_PAGES_HUGE);
     evtape_pages_advise(base, 0, reserved, EVTAPE_PAGES_HUGE);
-    pthread_mutex_init(&a->lock, NULL);
-    pthread_cond_init(&a->work, NULL);
-    pthread_cond_init(&a->progress, NULL);
-    return &a->shared;
+    pthread_mutex_init(&p->lock, NULL);
+    pthread_cond_init(&p->work, NULL);
+    pthread_cond_init(&p->progress, NULL);
+    return &p->shared;
 }
 
-void evtape_preallocator_mode(evtape_preallocator *ahead, int populate, int write_back) {
-    struct preallocator *a = inner(ahead);
-    if (atomic_exchange_explicit(&a->populate, populate, memory_order_relaxed) != populate)
-        evtape_pages_advise(a->base, 0, a->reserved, populate);
-    atomic_store_explicit(&a->write_back, write_back, memory_order_relaxed);
+void evtape_preallocator_mode(evtape_preallocator *preallocator, int populate, int write_back) {
+    struct preallocator *p = inner(preallocator);
+    if (atomic_exchange_explicit(&p->populate, populate, memory_order_relaxed) != populate)
+        evtape_pages_advise(p->base, 0, p->reserved, populate);
+    atomic_store_explicit(&p->write_back, write_back, memory_order_relaxed);
 }
 
-void evtape_preallocator_wake(evtape_preallocator *ahead) {
-    struct preallocator *a = inner(ahead);
-    if (atomic_exchange(&a->kicked, 1) || !atomic_load(&a->sleeping))
+void evtape_preallocator_wake(evtape_preallocator *preallocator) {
+    struct preallocator *p = inner(preallocator);
+    if (atomic_exchange(&p->kicked, 1) || !atomic_load(&p->sleeping))
         return;
-    pthread_mutex_lock(&a->lock);
-    pthread_cond_signal(&a->work);
-    pthread_mutex_unlock(&a->lock);
+    pthread_mutex_lock(&p->lock);
+    pthread_cond_signal(&p->work);
+    pthread_mutex_unlock(&p->lock);
 }
 
-/* With the lock held: makes room in line until `end` or a failure, one piece at a time, so that the
- * thread and the writer share the work instead of one of them watching the other. */
-static int wait_locked(struct preallocator *a, int64_t end) {
-    while (evtape_preallocator_ready(&a->shared) < end) {
-        if (atomic_load(&a->stopping))
+/* With the lock held: prepares space up to `end` or until a failure, one piece at a time. So the
+ * thread and the writer share the work, and neither waits idle. */
+static int wait_locked(struct preallocator *p, int64_t end) {
+    while (evtape_preallocator_ready(&p->shared) < end) {
+        if (atomic_load(&p->stopping))
             return ECANCELED;
-        /* What is needed may all be claimed: then the next piece is made rather than waited. */
-        bool useful = a->making[WRITER] == NOTHING && a->claimed < end + EVTAPE_HUGE_PAGE &&
-                      a->claimed < a->reserved;
-        int error = useful ? make_piece(a, WRITER, end) : 0;
-        if (error != 0 && a->claimed < end)
+        /* If all needed pieces are claimed, preparing the next piece is better than waiting. */
+        bool useful = p->making[WRITER] == NOTHING && p->claimed < end + EVTAPE_HUGE_PAGE &&
+                      p->claimed < p->reserved;
+        int error = useful ? make_piece(p, WRITER, end) : 0;
+        if (error != 0 && p->claimed < end)
             return error;
         if (!useful || error != 0)
-            pthread_cond_wait(&a->progress, &a->lock);
+            pthread_cond_wait(&p->progress, &p->lock);
     }
     return 0;
 }
 
-void evtape_preallocator_announce(evtape_preallocator *ahead) {
-    atomic_fetch_add(&inner(ahead)->waiters, 1);
+void evtape_preallocator_announce(evtape_preallocator *preallocator) {
+    atomic_fetch_add(&inner(preallocator)->waiters, 1);
 }
 
-/* After the unlock nothing is touched, because stop() may have freed it. */
-int evtape_preallocator_wait(evtape_preallocator *ahead, int64_t end) {
-    struct preallocator *a = inner(ahead);
+/* Touches nothing after the unlock, because stop() may have freed it. */
+int evtape_preallocator_wait(evtape_preallocator *preallocator, int64_t end) {
+    struct preallocator *p = inner(preallocator);
     int error = EFBIG;
-    pthread_mutex_lock(&a->lock);
-    if (end <= a->reserved) {
-        if (!a->has_thread && end - a->first >= EVTAPE_THREAD_FROM && !atomic_load(&a->stopping))
-            thread_start(a);
-        error = wait_locked(a, end);
+    pthread_mutex_lock(&p->lock);
+    if (end <= p->reserved) {
+        if (!p->has_thread && end - p->first >= EVTAPE_THREAD_FROM && !atomic_load(&p->stopping))
+            thread_start(p);
+        error = wait_locked(p, end);
     }
-    if (error == 0 && end > atomic_load_explicit(&ahead->reached, memory_order_relaxed))
-        atomic_store_explicit(&ahead->reached, end, memory_order_relaxed);
-    if (atomic_fetch_sub(&a->waiters, 1) == 1)
-        pthread_cond_broadcast(&a->progress);
-    pthread_mutex_unlock(&a->lock);
+    if (error == 0 && end > atomic_load_explicit(&preallocator->reached, memory_order_relaxed))
+        atomic_store_explicit(&preallocator->reached, end, memory_order_relaxed);
+    if (atomic_fetch_sub(&p->waiters, 1) == 1)
+        pthread_cond_broadcast(&p->progress);
+    pthread_mutex_unlock(&p->lock);
     return error;
 }
 
-void evtape_preallocator_stop(evtape_preallocator *ahead) {
-    struct preallocator *a = inner(ahead);
-    if (a == NULL)
+void evtape_preallocator_stop(evtape_preallocator *preallocator) {
+    struct preallocator *p = inner(preallocator);
+    if (p == NULL)
         return;
-    pthread_mutex_lock(&a->lock);
-    atomic_store(&a->stopping, 1);
-    pthread_cond_broadcast(&a->work);
-    pthread_cond_broadcast(&a->progress);
-    while (atomic_load(&a->waiters) > 0)
-        pthread_cond_wait(&a->progress, &a->lock);
-    int has_thread = a->has_thread;
-    pthread_mutex_unlock(&a->lock);
+    pthread_mutex_lock(&p->lock);
+    atomic_store(&p->stopping, 1);
+    pthread_cond_broadcast(&p->work);
+    pthread_cond_broadcast(&p->progress);
+    while (atomic_load(&p->waiters) > 0)
+        pthread_cond_wait(&p->progress, &p->lock);
+    int has_thread = p->has_thread;
+    pthread_mutex_unlock(&p->lock);
     if (has_thread)
-        pthread_join(a->thread, NULL);
-    pthread_cond_destroy(&a->progress);
-    pthread_cond_destroy(&a->work);
-    pthread_mutex_destroy(&a->lock);
-    close(a->fd);
-    free(a);
+        pthread_join(p->thread, NULL);
+    pthread_cond_destroy(&p->progress);
+    pthread_cond_destroy(&p->work);
+    pthread_mutex_destroy(&p->lock);
+    close(p->fd);
+    free(p);
 }
 
-/* The lock may be held, and the conditions be waited on, by threads that the child does not have;
- * so neither is touched, not even to destroy it. */
-void evtape_preallocator_forked(evtape_preallocator *ahead) {
-    struct preallocator *a = inner(ahead);
-    if (a == NULL)
+/* Threads that the child does not have may hold the lock or wait on the conditions. So the child
+ * does not touch them, not even to destroy them. */
+void evtape_preallocator_forked(evtape_preallocator *preallocator) {
+    struct preallocator *p = inner(preallocator);
+    if (p == NULL)
         return;
-    close(a->fd);
-    free(a);
+    close(p->fd);
+    free(p);
 }
 
 #else
@@ -453,7 +454,7 @@ void evtape_preallocator_forked(evtape_preallocator *ahead) {
 
 #include <errno.h>
 
-/* There is no preallocator: the writer extends the file itself. Not run. */
+/* Windows has no preallocator: the writer extends the file itself. Not run. */
 
 int evtape_preallocate(int fd, void *base, int64_t from, int64_t to, int populate) {
     (void)fd, (void)base, (void)from, (void)to, (void)populate;
@@ -465,23 +466,23 @@ evtape_preallocator *evtape_preallocator_start(int fd, void *base, int64_t reser
     errno = ENOTSUP;
     return NULL;
 }
-void evtape_preallocator_mode(evtape_preallocator *ahead, int populate, int write_back) {
-    (void)ahead, (void)populate, (void)write_back;
+void evtape_preallocator_mode(evtape_preallocator *preallocator, int populate, int write_back) {
+    (void)preallocator, (void)populate, (void)write_back;
 }
-void evtape_preallocator_wake(evtape_preallocator *ahead) {
-    (void)ahead;
+void evtape_preallocator_wake(evtape_preallocator *preallocator) {
+    (void)preallocator;
 }
-void evtape_preallocator_announce(evtape_preallocator *ahead) {
-    (void)ahead;
+void evtape_preallocator_announce(evtape_preallocator *preallocator) {
+    (void)preallocator;
 }
-int evtape_preallocator_wait(evtape_preallocator *ahead, int64_t end) {
-    (void)ahead, (void)end;
+int evtape_preallocator_wait(evtape_preallocator *preallocator, int64_t end) {
+    (void)preallocator, (void)end;
     return ENOTSUP;
 }
-void evtape_preallocator_stop(evtape_preallocator *ahead) {
-    (void)ahead;
+void evtape_preallocator_stop(evtape_preallocator *preallocator) {
+    (void)preallocator;
 }
-void evtape_preallocator_forked(evtape_preallocator *ahead) {
-    (void)ahead;
+void evtape_preallocator_forked(evtape_preallocator *preallocator) {
+    (void)preallocator;
 }
 #endif /* _WIN32 */

@@ -1,25 +1,26 @@
-/* preallocator.h - space in a mapped file, made ahead of the writer, so that the writer never
+/* preallocator.h - prepares space in a mapped file ahead of the writer, so that the writer never
  * faults.
  *
- * Cold stores into a mapping cost a page fault per 4 KiB, and that is most of what a naive mapped
- * writer pays. Here the file is allocated (a full disk is an errno, never a signal), the pages are
- * brought in by the megabyte, and a native thread does it ahead of the writer once the stream is
- * large enough to pay for a thread.
+ * A store into a page that is not mapped costs a page fault per 4 KiB. These faults are most of the
+ * time of a simple mapped writer. The preallocator allocates the file, so that a full disk is an
+ * errno and never a signal, and populates the pages by the megabyte. Once the stream is large
+ * enough to pay for a thread, a native thread does this ahead of the writer.
  *
- * How a writer uses it:
+ * A writer uses it like this:
  *
- *     ahead = evtape_preallocator_start(fd, base, reserved, size, ready, &header->write_offset);
+ *     p = evtape_preallocator_start(fd, base, reserved, size, ready, &header->write_offset);
  *     ...
- *     if (end > limit) {                              // the only test on the hot path
- *         limit = evtape_preallocator_limit(ahead, end);     // no system call when room is there
+ *     if (end > limit) {                               // the only test on the hot path
+ *         limit = evtape_preallocator_limit(p, end);   // no system call if the space is ready
  *         if (limit < end) {
- *             evtape_preallocator_announce(ahead);
- *             error = evtape_preallocator_wait(ahead, end);  // without the GIL
- *             limit = error ? limit : evtape_preallocator_limit(ahead, end);
+ *             evtape_preallocator_announce(p);
+ *             error = evtape_preallocator_wait(p, end);  // without the GIL
+ *             limit = error ? limit : evtape_preallocator_limit(p, end);
  *         }
  *     }
  *     ...
- *     evtape_preallocator_stop(ahead); ftruncate(fd, write_offset);
+ *     evtape_preallocator_stop(p);
+ *     ftruncate(fd, write_offset);
  */
 #ifndef EVTAPE_PREALLOCATOR_H
 #define EVTAPE_PREALLOCATOR_H
@@ -28,70 +29,82 @@
 
 #include <stdatomic.h>
 
-/* Room ahead of one writer. The fields here are for the inline functions below; the rest is in
- * preallocator.c. */
+/* The preallocator of one writer. The inline functions below use these fields; preallocator.c
+ * has the others. */
 typedef struct evtape_preallocator {
-    /* The writer may store below this without a fault. Only grows. */
+    /* The writer may store below this offset without a fault. It only grows. */
     _Atomic(int64_t) ready;
-    /* A writer beyond this point should ask for more; below it the room ahead is enough. <= ready.
-     */
+    /* A writer beyond this offset should ask for more space. Below it the prepared space is
+     * sufficient. kick_at <= ready. */
     _Atomic(int64_t) kick_at;
-    /* The furthest end that the writer asked for: where it is while a batch is stored but not yet
-     * published. */
+    /* The furthest end that the writer asked for. It shows the writer's position while a batch is
+     * stored but not yet published. */
     _Atomic(int64_t) reached;
 } evtape_preallocator;
 
-/* fd, base: the stream and its mapping (file offset 0); reserved: how many bytes are mapped, never
- * gone beyond; first: the file's size when it was opened; ready: how many bytes are allocated (and,
- * better, populated) by now; write_offset: the live WriteOffset in the mapping, read with an atomic
- * load at any time until stop() returns. The descriptor is duplicated. No thread is started before
- * the stream has grown by EVTAPE_THREAD_FROM (preallocator.c) since then. NULL and errno when
- * that fails. */
+/* Creates a preallocator. Returns NULL and sets errno on failure.
+ *
+ * fd, base: the stream and its mapping (file offset 0). The descriptor is duplicated.
+ *
+ * reserved: the number of mapped bytes, which is the upper bound of the file's size.
+ *
+ * first: the size of the file when it was opened.
+ *
+ * ready: the number of bytes that are allocated, and preferably populated.
+ *
+ * write_offset: the live WriteOffset in the mapping. It is read with an atomic load at any time
+ * until stop() returns.
+ *
+ * The thread does not start before the stream has grown by EVTAPE_THREAD_FROM (preallocator.c)
+ * since it was opened. */
 evtape_preallocator *evtape_preallocator_start(int fd, void *base, int64_t reserved, int64_t first,
                                                int64_t ready, const int64_t *write_offset);
 
-/* Changes how room is populated (default EVTAPE_PAGES_HUGE) and whether write-back of what lies far
- * behind the writer is started early (default 0: it makes the flush at the end shorter and the
- * appends before it slower). */
-void evtape_preallocator_mode(evtape_preallocator *ahead, int populate, int write_back);
+/* Sets how space is populated (default EVTAPE_PAGES_HUGE), and whether write-back starts early for
+ * the pages far behind the writer (default 0). Write-back shortens the flush at the end and slows
+ * down the appends before it. */
+void evtape_preallocator_mode(evtape_preallocator *p, int populate, int write_back);
 
-/* Asks for more room ahead. No system call while the thread is at work. Safe from any thread. */
-void evtape_preallocator_wake(evtape_preallocator *ahead);
+/* Asks for more space. It makes no system call while the thread is working. Any thread
+ * may call it. */
+void evtape_preallocator_wake(evtape_preallocator *p);
 
-/* Announces a wait(), so that a stop() from here on does not free what wait() uses. Call it with
- * what keeps stop() from beginning, the GIL for one. */
-void evtape_preallocator_announce(evtape_preallocator *ahead);
+/* Announces a wait(), so that a stop() from now on does not free what wait() uses. The caller must
+ * prevent stop() from starting during this call, for example by holding the GIL. */
+void evtape_preallocator_announce(evtape_preallocator *p);
 
-/* Blocks until ready >= end; makes the room itself when nobody else is about to. Returns 0, an
- * errno (ENOSPC, EFBIG,
- * ...; EFBIG also where end > reserved) or ECANCELED when stop() was called. Call it once after
- * each begin(), without the GIL. A failure that was met ahead of need is not reported; room is
- * tried again here, so that a writer goes on once there is some. */
-int evtape_preallocator_wait(evtape_preallocator *ahead, int64_t end);
+/* Blocks until ready >= end. It prepares the space itself if the thread is not about to. Call it
+ * once after each announce(), without the GIL.
+ *
+ * Returns 0, an errno (ENOSPC, EFBIG ...), or ECANCELED if stop() was called. EFBIG also means that
+ * end > reserved. A failure of the thread ahead of the writer is not reported. This call tries
+ * again, so the writer continues once space is available. */
+int evtape_preallocator_wait(evtape_preallocator *p, int64_t end);
 
-/* Joins the thread, closes the descriptor, frees. NULL is allowed. Each wait() that was begun ends
- * first, with ECANCELED; the caller must see to it that none begins from here on. */
-void evtape_preallocator_stop(evtape_preallocator *ahead);
+/* Joins the thread, closes the descriptor and frees the preallocator. NULL is allowed. Each
+ * announced wait() ends first, with ECANCELED. The caller must ensure that no further
+ * wait() is announced. */
+void evtape_preallocator_stop(evtape_preallocator *p);
 
-/* Instead of stop() in a forked child, where the thread does not exist and locks may be held for
- * ever. */
-void evtape_preallocator_forked(evtape_preallocator *ahead);
+/* Replaces stop() in a forked child, in which the thread does not exist and locks may
+ * never be released. */
+void evtape_preallocator_forked(evtape_preallocator *p);
 
-static inline int64_t evtape_preallocator_ready(evtape_preallocator *ahead) {
-    return atomic_load_explicit(&ahead->ready, memory_order_acquire);
+static inline int64_t evtape_preallocator_ready(evtape_preallocator *p) {
+    return atomic_load_explicit(&p->ready, memory_order_acquire);
 }
 
-/* For a writer that wants to store up to `end`: notes where it is, asks for more room where that is
- * due, and returns the limit below which it need not call again. A result < end means that it must
- * wait(). */
-static inline int64_t evtape_preallocator_limit(evtape_preallocator *ahead, int64_t end) {
-    int64_t ready = evtape_preallocator_ready(ahead);
-    int64_t kick_at = atomic_load_explicit(&ahead->kick_at, memory_order_relaxed);
-    if (end > atomic_load_explicit(&ahead->reached, memory_order_relaxed))
-        atomic_store_explicit(&ahead->reached, end, memory_order_relaxed);
+/* Records that the writer wants to store up to `end`, asks for more space if it is time to, and
+ * returns the limit below which the writer need not call again. If the result is < end, the writer
+ * must call wait(). */
+static inline int64_t evtape_preallocator_limit(evtape_preallocator *p, int64_t end) {
+    int64_t ready = evtape_preallocator_ready(p);
+    int64_t kick_at = atomic_load_explicit(&p->kick_at, memory_order_relaxed);
+    if (end > atomic_load_explicit(&p->reached, memory_order_relaxed))
+        atomic_store_explicit(&p->reached, end, memory_order_relaxed);
     if (end <= kick_at)
         return kick_at < ready ? kick_at : ready;
-    evtape_preallocator_wake(ahead);
+    evtape_preallocator_wake(p);
     return ready;
 }
 

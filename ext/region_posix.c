@@ -21,7 +21,6 @@
 
 static _Atomic(int64_t) evtape_reserved;
 
-/* Counts `length` bytes of mappings of files that are written; 0 where that would be too many. */
 int evtape_reserve_take(int64_t length) {
     if (atomic_fetch_add(&evtape_reserved, length) + length <= EVTAPE_RESERVES)
         return 1;
@@ -37,13 +36,13 @@ int evtape_map(int fd, int64_t length, int writable, uint8_t **base) {
     int protection = writable ? PROT_READ | PROT_WRITE : PROT_READ;
     size_t page = (size_t)sysconf(_SC_PAGESIZE);
     size_t size = ((size_t)length + page - 1) & ~(page - 1);
-    if (!writable && size < HUGE_PAGE) { /* No large page can stand in it. */
+    if (!writable && size < HUGE_PAGE) { /* A huge page does not fit. */
         void *small = mmap(NULL, size, protection, MAP_SHARED, fd, 0);
         *base = small;
         return small == MAP_FAILED ? errno : 0;
     }
-    /* Address space is taken first, wide enough to hold an aligned piece of it, and what is not
-     * needed is given back. */
+    /* Reserve address space first, large enough to contain an aligned part of the wanted size. Then
+     * give back the rest. */
     uint8_t *space = mmap(NULL, size + HUGE_PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (space == MAP_FAILED)
         return errno;
@@ -64,8 +63,6 @@ void evtape_unmap(uint8_t *base, int64_t length) {
     munmap(base, (size_t)length);
 }
 
-/* Takes the whole pages within [start, stop) out of the page table. The mapping is shared and of a
- * file, so nothing is lost: the pages stay in the page cache, where the kernel can drop them. */
 void evtape_drop_pages(uint8_t *base, int64_t start, int64_t stop) {
     int64_t page = (int64_t)sysconf(_SC_PAGESIZE);
     int64_t first = (start + page - 1) & ~(page - 1);
@@ -74,8 +71,8 @@ void evtape_drop_pages(uint8_t *base, int64_t start, int64_t stop) {
         (void)madvise(base + first, (size_t)(last - first), MADV_DONTNEED);
 }
 
-/* Brings [start, stop) into the page table before it is read, by one call instead of a fault for
- * each sixteen pages. Only a matter of time: a kernel that cannot do it leaves it to the faults. */
+/* One call replaces a page fault for each sixteen pages. This only saves time, so
+ * errors are ignored. */
 void evtape_prefetch_pages(uint8_t *base, int64_t start, int64_t stop) {
 #ifdef __linux__
     int64_t page = (int64_t)sysconf(_SC_PAGESIZE);
@@ -86,8 +83,7 @@ void evtape_prefetch_pages(uint8_t *base, int64_t start, int64_t stop) {
 #endif
 }
 
-/* Makes [start, stop) durable, whole pages of it. macOS needs F_FULLFSYNC for what Linux calls a
- * flush. */
+/* On macOS only F_FULLFSYNC does what Linux does in a flush. */
 int evtape_flush(int fd, uint8_t *base, int64_t start, int64_t stop) {
     int64_t page = (int64_t)sysconf(_SC_PAGESIZE);
     int64_t first = start & ~(page - 1);

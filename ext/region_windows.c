@@ -1,4 +1,4 @@
-/* region_windows.c - see region.h. Written with care and not yet run.
+/* region_windows.c - see region.h. Not yet run.
  *
  * SPDX-License-Identifier: MIT
  */
@@ -34,7 +34,7 @@ void evtape_unmap(uint8_t *base, int64_t length) {
 }
 
 void evtape_drop_pages(uint8_t *base, int64_t start, int64_t stop) {
-    (void)base, (void)start, (void)stop; /* the system trims the working set by itself */
+    (void)base, (void)start, (void)stop; /* Windows trims the working set itself */
 }
 
 void evtape_prefetch_pages(uint8_t *base, int64_t start, int64_t stop) {

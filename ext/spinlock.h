@@ -1,9 +1,8 @@
-/* A gate that lets one thread at a time into an appender.
+/* A spinlock that admits one thread at a time to an appender.
  *
- * With the GIL, a short section (one event) needs nothing but to see that nobody is inside: it
- * cannot be interrupted. Only a long section, which releases the GIL, closes the gate. Without the
- * GIL both close it. It is never contended in the usual case of one writing thread, and then costs
- * one load, or one exchange.
+ * With the GIL, a short section (one event) cannot be interrupted. So it only checks that no thread
+ * holds the lock. A long section, which releases the GIL, takes the lock. Without the GIL both take
+ * the lock. With one writing thread the lock is never contended and costs one load or one exchange.
  */
 #ifndef EVTAPE_SPINLOCK_H
 #define EVTAPE_SPINLOCK_H
@@ -52,8 +51,8 @@ static inline void evtape_spinlock_unlock(evtape_spinlock *lock) {
 }
 #endif
 
-/* Called without the GIL: returns when the gate was seen open, which does not mean that it still
- * is. */
+/* Waits until the lock was free at one moment, which does not mean that it still is. Call it
+ * without the GIL. */
 static inline void evtape_spinlock_wait(evtape_spinlock *lock) {
     for (int spins = 0; atomic_load_explicit(&lock->closed, memory_order_relaxed); spins++)
         evtape_pause(spins);

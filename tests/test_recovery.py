@@ -291,3 +291,44 @@ def test_zeros_before_what_a_power_loss_tore_are_no_events(et, tmp_path, monkeyp
     report = et.recover(path)
     assert (report.reason, report.events, report.end) == ("zero", 1, 512)
     assert Path(report.quarantine).read_bytes() == raw[512:]
+
+
+@pytest.mark.parametrize("torn", [False, True], ids=["clean", "torn"])
+def test_opening_maps_a_stream_twice_at_most_and_reads_its_watermark_once(et, tmp_path, monkeypatch, torn):
+    path = tmp_path / "t.tape"
+    data = stream([(i, b"x" * 50) for i in range(1, 20)])
+    path.write_bytes(data[:-1] + b"y" if torn else data)
+    made, loads = [], []
+    real = sys.modules["evtape.core.backend"].core
+    shim = type("Core", (), {key: getattr(real, key) for key in dir(real) if key[0] != "_"})
+
+    def region(*arguments, **named):
+        made.append(named.get("writable", False))
+        return real.Region(*arguments, **named)
+
+    shim.Region = staticmethod(region)
+    for name, module in list(sys.modules.items()):
+        if name.startswith("evtape.") and getattr(module, "core", None) is real:
+            monkeypatch.setattr(module, "core", shim)
+    watermark = sys.modules["evtape.recovery.watermark"].WatermarkFile
+    load = watermark.load
+    monkeypatch.setattr(watermark, "load", lambda self: loads.append(self) or load(self))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", et.RecoveryWarning)
+        et.open(path, "a").close()
+    assert made == [False, True]  # one to read, and one that repairs and then is the writer's
+    assert len(loads) == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts calls of os.fstat as this platform makes them")
+def test_an_event_by_ordinal_costs_one_look_at_the_file(et, tmp_path, monkeypatch):
+    path = tmp_path / "t.tape"
+    path.write_bytes(stream([(i, b"x" * 50) for i in range(1, 200)]))
+    with et.open(path) as tape:
+        assert len(tape) == 199
+        asked, real = [], os.fstat
+        monkeypatch.setattr(os, "fstat", lambda fd: asked.append(fd) or real(fd))
+        assert tape[150].timestamp == 151
+        assert tape[-1].timestamp == 199
+        assert len(asked) == 2
+        monkeypatch.undo()

@@ -40,7 +40,7 @@ class CorruptError(Error):
         super().__init__(message, ordinal, offset, reason)
         self.ordinal = ordinal
         self.offset = offset
-        self.reason = reason
+        self.reason: Reason | None = reason
 
     def __str__(self) -> str:
         return str(self.args[0])

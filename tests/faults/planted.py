@@ -206,7 +206,7 @@ BUGS = (
     ),
     Bug(
         "a forked child may write", WRITER,
-        "        writer.forked()\n", "        pass\n",
+        "        writer._forked()\n", "        pass\n",
         "kill --only owners", "a forked child",
     ),
     Bug(

@@ -1,11 +1,12 @@
-/* Check every rung of ext/crc32.c, and measure it.
+/* Checks and measures every implementation in ext/crc32.c.
  *
  *     cc -O2 -Iext tests/native/crc32_check.c ext/crc32.c -pthread -o crc32_check
- *     ./crc32_check            check; prints what it did, exits 1 at the first difference
- *     ./crc32_check --bench    measure; with -DWITH_ZLIB -lz and -DWITH_ISAL -lisal also those two
+ *     ./crc32_check            check; prints each step, exits with 1 at the first difference
+ *     ./crc32_check --bench    measure; -DWITH_ZLIB -lz and -DWITH_ISAL -lisal add these two
  *
- * The reference computes one bit at a time and shares no code and no table with what it checks.
- * With -DWITH_ZLIB it is itself compared with zlib. Needs POSIX (mmap, threads).
+ * The reference computes one bit at a time. It shares no code and no table with the
+ * implementations. With -DWITH_ZLIB the program also compares the reference with zlib. Needs POSIX
+ * (mmap, threads).
  *
  * SPDX-License-Identifier: MIT
  */
@@ -30,11 +31,11 @@
 #include <isa-l/crc.h>
 #endif
 
-enum { LONGEST = 4200, ALIGNMENTS = 64, MOST_RUNGS = 8 };
+enum { LONGEST = 4200, ALIGNMENTS = 64, MOST_IMPLEMENTATIONS = 8 };
 
-static const char *rung = "";
-static const char *rungs[MOST_RUNGS];
-static int rung_count;
+static const char *implementation = "";
+static const char *implementations[MOST_IMPLEMENTATIONS];
+static int implementation_count;
 
 /* ---- Tools ----------------------------------------------------------------------------------- */
 
@@ -52,7 +53,7 @@ static void fill(unsigned char *p, size_t n) {
         *p++ = (unsigned char)(random64() >> 32);
 }
 
-/* One more byte, bit by bit, on the register itself (that is, without the two inversions). */
+/* Appends one byte, bit by bit, to the register itself, without the two inversions. */
 static uint32_t reference_byte(uint32_t state, unsigned char byte) {
     state ^= byte;
     for (int bit = 0; bit < 8; bit++)
@@ -70,11 +71,11 @@ static uint32_t reference(uint32_t crc, const unsigned char *p, size_t n) {
 static void expect(int good, const char *what, size_t n, size_t at) {
     if (good)
         return;
-    printf("FAILED  rung %s, %s, length %zu, at %zu\n", rung, what, n, at);
+    printf("FAILED  implementation %s, %s, length %zu, at %zu\n", implementation, what, n, at);
     exit(1);
 }
 
-/* `size` bytes between two pages that cannot be touched. */
+/* Returns `size` bytes between two inaccessible pages. */
 static unsigned char *fenced(size_t size) {
     size_t page = (size_t)sysconf(_SC_PAGESIZE);
     unsigned char *p =
@@ -117,7 +118,7 @@ static void check_lengths(void) {
     expect(evtape_crc32(0x12345678, NULL, 0) == 0x12345678, "crc of nothing more", 0, 0);
 }
 
-/* Cut at two random points, and once with a start value that no message gave. */
+/* Splits a message at two random points, and uses one start value that no message produces. */
 static void check_chains(void) {
     for (size_t n = 0; n <= LONGEST; n++) {
         for (int round = 0; round < 4; round++) {
@@ -137,7 +138,7 @@ static void check_chains(void) {
                    n, i);
 }
 
-/* The bytes, the CRC, and that the bytes around the copy stay as they were. */
+/* Checks the copied bytes, the CRC, and the unchanged bytes around the copy. */
 static void check_copy(void) {
     enum { GUARD = 128 };
     static unsigned char image[GUARD + ALIGNMENTS + LONGEST + GUARD], before[sizeof image];
@@ -157,8 +158,8 @@ static void check_copy(void) {
     }
 }
 
-/* Touching anything outside the source or the destination is a SIGSEGV here: both are put against
- * a forbidden page, in front and behind. */
+/* Any access outside the source or the destination is a SIGSEGV here, because inaccessible pages
+ * lie before and after both. */
 static void check_fences(void) {
     const size_t size = 65536; /* a multiple of any page size */
     unsigned char *src = fenced(size), *dst = fenced(size);
@@ -226,34 +227,38 @@ static void check_changing_source(void) {
 
 static void check_choice(void) {
     const char *names[1] = {""};
-    rung = evtape_crc32_rung();
-    expect(strcmp(rung, rungs[0]) == 0, "the widest is the default", 0, 0);
-    expect(evtape_crc32_use("no such rung") == -1, "unknown rung", 0, 0);
-    expect(evtape_crc32_rung() == rung, "unknown rung changes nothing", 0, 0);
-    expect(evtape_crc32_implementations(names, 1) == rung_count && names[0] == rungs[0], "capacity", 0, 0);
-    expect(strcmp(rungs[rung_count - 1], "portable") == 0, "the last is portable", 0, 0);
-    for (int i = 0; i < rung_count; i++) {
-        expect(evtape_crc32_use(rungs[i]) == 0, rungs[i], 0, 0);
-        expect(evtape_crc32_rung() == rungs[i], rungs[i], 0, 0);
+    implementation = evtape_crc32_implementation();
+    expect(strcmp(implementation, implementations[0]) == 0, "the widest is the default", 0, 0);
+    expect(evtape_crc32_use("no such name") == -1, "unknown name", 0, 0);
+    expect(evtape_crc32_implementation() == implementation, "unknown name changes nothing", 0, 0);
+    expect(evtape_crc32_implementations(names, 1) == implementation_count &&
+               names[0] == implementations[0],
+           "capacity", 0, 0);
+    expect(strcmp(implementations[implementation_count - 1], "portable") == 0,
+           "the last is portable", 0, 0);
+    for (int i = 0; i < implementation_count; i++) {
+        expect(evtape_crc32_use(implementations[i]) == 0, implementations[i], 0, 0);
+        expect(evtape_crc32_implementation() == implementations[i], implementations[i], 0, 0);
     }
-    expect(evtape_crc32_use("auto") == 0 && evtape_crc32_rung() == rungs[0], "auto", 0, 0);
+    expect(evtape_crc32_use("auto") == 0 && evtape_crc32_implementation() == implementations[0],
+           "auto", 0, 0);
 }
 
 static int check(void) {
     make_expected();
-    /* Before anything has picked a rung. */
+    /* Before any call has picked an implementation. */
     expect(evtape_crc32(0, "123456789", 9) == 0xCBF43926, "first call", 9, 0);
     check_choice();
-    for (int i = 0; i < rung_count; i++) {
-        rung = rungs[i];
-        evtape_crc32_use(rung);
+    for (int i = 0; i < implementation_count; i++) {
+        implementation = implementations[i];
+        evtape_crc32_use(implementation);
         check_lengths();
         check_chains();
         check_copy();
         check_fences();
         check_long();
         check_changing_source();
-        printf("ok      %s\n", rung);
+        printf("ok      %s\n", implementation);
     }
     return 0;
 }
@@ -261,7 +266,7 @@ static int check(void) {
 /* ---- Measurements ------------------------------------------------------------------------------
  *
  * All candidates take turns in each of ROUNDS rounds, so that a change of the clock or a busy
- * neighbour meets all of them; the median of the rounds is printed, in nanoseconds per call. */
+ * neighbour affects all of them. The program prints the median in nanoseconds per call. */
 
 enum { ROUNDS = 15, MOST_CANDIDATES = 16 };
 static volatile uint32_t sink;
@@ -298,14 +303,14 @@ static uint32_t call_isal(uint32_t crc, const void *p, size_t n) {
 
 struct candidate {
     const char *name;
-    const char *rung;
+    const char *implementation;
     crc_call call;
 };
 
 static int crc_candidates(struct candidate list[MOST_CANDIDATES]) {
     int count = 0;
-    for (int i = 0; i < rung_count; i++)
-        list[count++] = (struct candidate){rungs[i], rungs[i], evtape_crc32};
+    for (int i = 0; i < implementation_count; i++)
+        list[count++] = (struct candidate){implementations[i], implementations[i], evtape_crc32};
 #if defined(WITH_ISAL)
     list[count++] = (struct candidate){"ISA-L", "auto", call_isal};
 #endif
@@ -315,13 +320,13 @@ static int crc_candidates(struct candidate list[MOST_CANDIDATES]) {
     return count;
 }
 
-/* Chained calls wait for the result of the one before, as their start value: latency. Others do
- * not, and may overlap: throughput, which is what an append loop sees. */
+/* Chained calls take the result of the previous call as their start value and measure latency.
+ * Independent calls may overlap and measure throughput, which an append loop sees. */
 static double time_crc(const struct candidate *candidate, const unsigned char *p, size_t n,
                        int chained) {
     size_t calls = 4000000 / (n + 100);
     uint32_t crc = 0;
-    evtape_crc32_use(candidate->rung);
+    evtape_crc32_use(candidate->implementation);
     double start = now();
     if (chained)
         for (size_t i = 0; i < calls; i++)
@@ -378,14 +383,14 @@ static uint32_t call_crc_of_source(void *dst, const void *src, size_t n) {
     return evtape_crc32(0, src, n);
 }
 
-/* As an append does it: 16 bytes of header in front of each payload, dst always onward. */
-static double time_copy(copy_call call, unsigned char *dst, size_t room, const unsigned char *src,
+/* Like an append: a header of 16 bytes before each payload, dst always onward. */
+static double time_copy(copy_call call, unsigned char *dst, size_t space, const unsigned char *src,
                         size_t set, size_t n, size_t bytes) {
     static size_t to, from;
     size_t calls = bytes / (n + 16);
     double start = now();
     for (size_t i = 0; i < calls; i++) {
-        if (to + n + 16 > room)
+        if (to + n + 16 > space)
             to = 0;
         if (from + n > set)
             from = 0;
@@ -397,7 +402,7 @@ static double time_copy(copy_call call, unsigned char *dst, size_t room, const u
     return (now() - start) / (double)calls;
 }
 
-static void bench_copy(const char *name, unsigned char *dst, size_t room, const unsigned char *src,
+static void bench_copy(const char *name, unsigned char *dst, size_t space, const unsigned char *src,
                        size_t set) {
     static const size_t sizes[] = {16, 64, 100, 256, 1000, 1024, 4096, 65536};
     static const struct {
@@ -412,9 +417,9 @@ static void bench_copy(const char *name, unsigned char *dst, size_t room, const 
     for (int round = 0; round < ROUNDS; round++)
         for (int s = 0; s < SIZES; s++)
             for (int i = 0; i < COUNT; i++)
-                times[i][s][round] = time_copy(list[i].call, dst, room, src,
+                times[i][s][round] = time_copy(list[i].call, dst, space, src,
                                                set < sizes[s] ? sizes[s] : set, sizes[s], 8 << 20);
-    printf("\n%s, rung %s, ns per call\n%-20s", name, evtape_crc32_rung(), "");
+    printf("\n%s, implementation %s, ns per call\n%-20s", name, evtape_crc32_implementation(), "");
     for (int s = 0; s < SIZES; s++)
         printf("%9zu", sizes[s]);
     for (int i = 0; i < COUNT; i++) {
@@ -426,27 +431,27 @@ static void bench_copy(const char *name, unsigned char *dst, size_t room, const 
 }
 
 static int bench(void) {
-    const size_t room = (size_t)256 << 20, set = 10000000;
+    const size_t space = (size_t)256 << 20, set = 10000000;
     unsigned char *dst =
-        mmap(NULL, room, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        mmap(NULL, space, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     unsigned char *src = malloc(set);
     if (dst == MAP_FAILED || !src)
         return 2;
-    memset(dst, 1, room);
+    memset(dst, 1, space);
     fill(src, set);
     bench_crc(0);
     bench_crc(1);
-    for (int i = 0; i < rung_count; i++) {
-        evtape_crc32_use(rungs[i]);
-        bench_copy("Copy and CRC, dst onward in 256 MB, src in 10 MB", dst, room, src, set);
-        bench_copy("Copy and CRC, dst onward in 256 MB, src in L1", dst, room, src, 4096);
+    for (int i = 0; i < implementation_count; i++) {
+        evtape_crc32_use(implementations[i]);
+        bench_copy("Copy and CRC, dst onward in 256 MB, src in 10 MB", dst, space, src, set);
+        bench_copy("Copy and CRC, dst onward in 256 MB, src in L1", dst, space, src, 4096);
         bench_copy("Copy and CRC, dst in 128 KB, src in L1", dst, 128 << 10, src, 4096);
     }
     return 0;
 }
 
 int main(int argc, char **argv) {
-    rung_count = evtape_crc32_implementations(rungs, MOST_RUNGS);
+    implementation_count = evtape_crc32_implementations(implementations, MOST_IMPLEMENTATIONS);
     if (argc > 1 && strcmp(argv[1], "--bench") == 0)
         return bench();
     return check();

@@ -1,11 +1,11 @@
 /* fault_guard_check.c - tests ext/fault_guard.c without Python.
  *
- *     cc -std=c11 -O2 -pthread -Iext tests/native/fault_guard_check.c ext/fault_guard.c -o
- * fault_guard_check
+ *     cc -std=c11 -O2 -pthread -Iext tests/native/fault_guard_check.c ext/fault_guard.c \
+ *         -o fault_guard_check
  *     ./fault_guard_check [directory]
  *
- * Each test runs in a child of its own, because dispositions of signals belong to the process and
- * some tests must die.
+ * Each test runs in its own child, because signal handlers belong to the process and some tests
+ * must die.
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
@@ -49,7 +49,7 @@ struct map {
     volatile char *base;
 };
 
-/* A file of `pages` pages of ones, mapped. Its name is gone at once. */
+/* Maps a file of `pages` pages of ones. Its name is removed at once. */
 static struct map map_make(size_t pages) {
     char path[512];
     snprintf(path, sizeof path, "%s/fault_guard_check.XXXXXX", directory);
@@ -77,7 +77,7 @@ static void map_cut(struct map *m, size_t pages) {
         abort();
 }
 
-/* ---- our own faults ---- */
+/* ---- faults in guarded mappings ---- */
 
 static void test_read_and_write(void) {
     struct map m = map_make(8);
@@ -94,8 +94,8 @@ static void test_read_and_write(void) {
     m.base[5 * page + 7] = 9; /* a store beyond the end */
     CHECK(m.base[5 * page + 7] == 9 && evtape_guard_faults(slot) == 2);
     CHECK(evtape_guard_faults_total() == 2);
-    CHECK(lseek(m.fd, 0, SEEK_END) == (off_t)(2 * page)); /* and nothing of it reached the file */
-    /* A slot that is used again begins without faults. */
+    CHECK(lseek(m.fd, 0, SEEK_END) == (off_t)(2 * page)); /* and the file is unchanged */
+    /* A reused slot begins without faults. */
     evtape_guard_remove(slot);
     evtape_guard_slot *again = evtape_guard_add((void *)m.base, m.length);
     CHECK(again == slot && evtape_guard_faults(again) == 0);
@@ -112,16 +112,16 @@ struct reader {
     bool wrong;
 };
 
-/* TSan takes the handler's mmap for a store into the page that other threads read. It is meant to
- * be there. */
+/* TSan treats the handler's mmap as a store into a page that other threads read.
+ * This is intended. */
 #if defined(__SANITIZE_THREAD__)
 #define RACES_WITH_MMAP __attribute__((no_sanitize_thread))
 #else
 #define RACES_WITH_MMAP
 #endif
 
-/* Reads all pages again and again until it has met the cut (or the alarm); a zero must come with a
- * counted fault. */
+/* Reads all pages repeatedly until it meets the cut or the alarm. A zero must come with
+ * a counted fault. */
 RACES_WITH_MMAP static void *reader_main(void *argument) {
     struct reader *r = argument;
     for (;;) {
@@ -157,7 +157,7 @@ static void test_readers_in_threads(void) {
     }
 }
 
-/* Slots come and go in several threads while all of them fault. */
+/* Several threads add and remove slots while all of them fault. */
 static void *slots_main(void *argument) {
     bool *wrong = argument;
     for (int round = 0; round < 100; round++) {
@@ -244,7 +244,7 @@ static void test_forked_child(void) {
     map_free(&m);
 }
 
-/* ---- other people's ---- */
+/* ---- other handlers ---- */
 
 static volatile sig_atomic_t theirs_called, other_called, flags_wrong;
 static struct sigaction theirs_before, other_before;
@@ -254,7 +254,7 @@ static void heal(siginfo_t *info) {
          MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 }
 
-/* As the polite ones do: does its own part, and calls what it found. */
+/* Like a cooperative handler: it does its own work and calls the previous handler. */
 static void call_before(const struct sigaction *before, int number, siginfo_t *info,
                         void *context) {
     if (before->sa_flags & SA_SIGINFO)
@@ -338,7 +338,8 @@ static void test_sent_signal_while_ignored(void) {
     CHECK(evtape_guard_enabled());
 }
 
-/* Theirs comes after ours and chains; ours comes on top again: each is asked once. */
+/* Their handler is installed after ours and chains; then ours is installed again. Each
+ * is called once. */
 static void test_on_top_again(void) {
     struct map m = map_make(16);
     CHECK(evtape_guard_enable() == 0);
@@ -352,7 +353,7 @@ static void test_on_top_again(void) {
     install(other_chains, &other_before, SA_NODEFER);
     CHECK(evtape_guard_enable() == 0);
     CHECK(m.base[3 * page] == 0 && theirs_called == 1 && other_called == 0);
-    /* Off: what is beneath is what was there; the next one down still guards nothing. */
+    /* After disable(): the previous handler is back, and the one below still guards nothing. */
     CHECK(evtape_guard_disable() == 0 && !evtape_guard_enabled());
     struct sigaction now;
     CHECK(sigaction(SIGBUS, NULL, &now) == 0 && now.sa_sigaction == other_chains);
@@ -361,8 +362,8 @@ static void test_on_top_again(void) {
     map_free(&m);
 }
 
-/* Theirs is taken off and put on again, each time followed by an enable(): no loop, and never out
- * of entries when what was found beneath is one of ours. */
+/* Their handler is removed and installed again, each time followed by an enable(). There is no
+ * loop, and the entries do not run out if the handler beneath is one of ours. */
 static void test_toggled(void) {
     struct map m = map_make(64);
     CHECK(evtape_guard_enable() == 0);
@@ -417,7 +418,7 @@ static void die_after_disable(void) {
     (void)m.base[page];
 }
 
-/* ours, theirs, ours: each is asked, nobody twice, and then the default. */
+/* ours, theirs, ours: each is called, none twice, and then the default. */
 static void die_at_the_end_of_the_chain(void) {
     struct map m = map_make(2);
     CHECK(evtape_guard_enable() == 0);
@@ -429,8 +430,8 @@ static void die_at_the_end_of_the_chain(void) {
     (void)m.base[page];
 }
 
-/* Theirs comes on top twice, so that it finds ours beneath and ours finds it beneath: A -> B -> A.
- */
+/* Their handler is on top twice, so it finds ours beneath and ours finds it beneath: A ->
+ * B -> A. */
 static void die_without_a_loop(void) {
     struct map m = map_make(2);
     CHECK(evtape_guard_enable() == 0);
@@ -447,12 +448,12 @@ static void die_without_a_loop_unseen(void) {
     CHECK(evtape_guard_enable() == 0);
     install(theirs_chains, &theirs_before, 0);
     CHECK(evtape_guard_enable() == 0);
-    install(theirs_chains, &theirs_before, 0); /* and nobody calls enable() */
+    install(theirs_chains, &theirs_before, 0); /* and no enable() follows */
     map_cut(&m, 1);
     (void)m.base[page];
 }
 
-/* As faulthandler does: reports, puts back what it found, raises again. */
+/* Like faulthandler: it reports, restores the previous handler, raises again. */
 static void theirs_raises(int number, siginfo_t *info, void *context) {
     (void)info, (void)context;
     if (++theirs_called > 50)
@@ -470,7 +471,7 @@ static void die_by_one_that_raises(void) {
     (void)m.base[page];
 }
 
-/* Theirs is on top when the fault comes, and ours is told of it by raise(). */
+/* Their handler is on top at the fault, and ours gets the fault from raise(). */
 static void fault_through_one_that_raises(struct map *m) {
     evtape_guard_slot *slot = evtape_guard_add((void *)m->base, m->length);
     CHECK(slot != NULL && evtape_guard_enable() == 0);
@@ -523,7 +524,7 @@ static void die_by_foreign_fault_sent_again(void) {
 struct test {
     const char *name;
     void (*run)(void);
-    int signal; /* that it must die of, or 0 */
+    int signal; /* the signal that must kill it, or 0 */
 };
 
 #define TEST(name) {#name, name, 0}
@@ -562,7 +563,7 @@ static bool test_run(const struct test *test) {
     fflush(stdout);
     pid_t child = fork();
     if (child == 0) {
-        signal(SIGBUS, SIG_DFL); /* a sanitizer may have put its own there */
+        signal(SIGBUS, SIG_DFL); /* a sanitizer may have installed its own */
         alarm(120);
         test->run();
         fflush(stdout);

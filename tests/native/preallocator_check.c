@@ -1,13 +1,14 @@
-/* preallocator_check.c - tests and measures ext/preallocate.c ext/preallocator.c without Python.
+/* preallocator_check.c - tests and measures ext/preallocate.c and ext/preallocator.c, no Python.
  *
- *     cc -std=c11 -O2 -pthread -Iext tests/native/preallocator_check.c ext/preallocate.c
- * ext/preallocator.c -o preallocator_check
- *     ./preallocator_check [directory]                                    # tests
- *     ./preallocator_check --bench [directory [events [rounds [job]]]]    # whole jobs,
- * interleaved, medians
+ *     cc -std=c11 -O2 -pthread -Iext tests/native/preallocator_check.c ext/preallocat*.c \
+ *         -o preallocator_check
+ *     ./preallocator_check [directory]
+ *         runs the tests
+ *     ./preallocator_check --bench [directory [events [rounds [job]]]]
+ *         measures whole jobs, interleaved, and prints medians
  *
- * Exit code 0 when everything holds. What cannot be tested here (no root, no tmpfs) is named and
- * skipped.
+ * The exit code is 0 if all tests pass. The program names and skips each test that cannot run
+ * (without root or tmpfs).
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
@@ -99,32 +100,32 @@ static void tape_close(struct tape *t) {
     unlink(t->path);
 }
 
-static int begin_and_wait(evtape_preallocator *ahead, int64_t end) {
-    evtape_preallocator_announce(ahead);
-    return evtape_preallocator_wait(ahead, end);
+static int announce_and_wait(evtape_preallocator *p, int64_t end) {
+    evtape_preallocator_announce(p);
+    return evtape_preallocator_wait(p, end);
 }
 
-/* The writer's slow path, as documented in preallocator.h. */
-static int room(evtape_preallocator *ahead, int64_t end, int64_t *limit) {
-    int64_t got = evtape_preallocator_limit(ahead, end);
+/* The writer's slow path, as preallocator.h describes it. */
+static int get_space(evtape_preallocator *p, int64_t end, int64_t *limit) {
+    int64_t got = evtape_preallocator_limit(p, end);
     if (got < end) {
-        int error = begin_and_wait(ahead, end);
+        int error = announce_and_wait(p, end);
         if (error != 0)
             return error;
-        got = evtape_preallocator_limit(ahead, end);
+        got = evtape_preallocator_limit(p, end);
     }
     *limit = got;
     return 0;
 }
 
-/* Appends until `stop_at`; every byte is a function of its position, so that a wrong page shows. */
-static int fill(struct tape *t, evtape_preallocator *ahead, int64_t *position, int64_t stop_at,
+/* Appends until `stop_at`. Every byte is a function of its position, so that a wrong page shows. */
+static int fill(struct tape *t, evtape_preallocator *p, int64_t *position, int64_t stop_at,
                 int64_t unit) {
     int64_t limit = 0;
     while (*position + unit <= stop_at) {
         int64_t end = *position + unit;
         if (end > limit) {
-            int error = room(ahead, end, &limit);
+            int error = get_space(p, end, &limit);
             if (error != 0)
                 return error;
         }
@@ -149,7 +150,7 @@ static bool filled(struct tape *t, int64_t from, int64_t to, int64_t unit) {
 
 /* ---- tests ---- */
 
-static void test_room_make(const char *directory) {
+static void test_preallocate(const char *directory) {
     struct tape t;
     tape_open(&t, directory, 64 * MIB);
     for (int populate = EVTAPE_PAGES_NONE; populate <= EVTAPE_PAGES_SMALL; populate++) {
@@ -160,11 +161,10 @@ static void test_room_make(const char *directory) {
     }
     CHECK(evtape_preallocate(t.fd, t.base, 24 * MIB, 24 * MIB + 100, EVTAPE_PAGES_HUGE) == 0);
     CHECK(size_of(t.fd) == 24 * MIB + 100);
-    /* Room below the size keeps what is there and does not shorten. */
+    /* A call below the file's size keeps the data and does not shorten the file. */
     CHECK(evtape_preallocate(t.fd, t.base, 0, MIB, EVTAPE_PAGES_HUGE) == 0);
     CHECK(size_of(t.fd) == 24 * MIB + 100 && t.base[8 * MIB - 1] == 1);
-    /* A large page that is broken because the file ends in it is filled up, and what is there
-     * stays. */
+    /* If the file ends within a huge page, the rest of the page is filled and the data stays. */
     CHECK(ftruncate(t.fd, 0) == 0 && pwrite(t.fd, "abcdefgh", 8, 0) == 8);
     CHECK(evtape_preallocate(t.fd, t.base, 4, 5 * MIB, EVTAPE_PAGES_HUGE) == 0);
     CHECK(size_of(t.fd) == 5 * MIB && memcmp(t.base, "abcdefgh\0", 10) == 0);
@@ -183,18 +183,17 @@ static void test_growth(const char *directory, int64_t bytes, int populate, int 
     tape_open(&t, directory, bytes + 64 * MIB);
     CHECK(evtape_preallocate(t.fd, t.base, 0, EVTAPE_HUGE_PAGE, populate) == 0);
     publish(&t, 24);
-    evtape_preallocator *ahead =
+    evtape_preallocator *p =
         evtape_preallocator_start(t.fd, t.base, t.reserved, 0, EVTAPE_HUGE_PAGE, offset_of(&t));
-    CHECK(ahead != NULL);
-    evtape_preallocator_mode(ahead, populate, write_back);
+    CHECK(p != NULL);
+    evtape_preallocator_mode(p, populate, write_back);
     int64_t position = 1040;
-    CHECK(fill(&t, ahead, &position, bytes, 1040) == 0);
-    CHECK(evtape_preallocator_ready(ahead) >= position &&
-          size_of(t.fd) >= evtape_preallocator_ready(ahead));
-    /* The thread and the writer leave not more than the largest step and the largest distance
-     * behind. */
+    CHECK(fill(&t, p, &position, bytes, 1040) == 0);
+    CHECK(evtape_preallocator_ready(p) >= position &&
+          size_of(t.fd) >= evtape_preallocator_ready(p));
+    /* After the writer there is at most the largest step and the largest distance. */
     CHECK(size_of(t.fd) <= position + 48 * MIB);
-    evtape_preallocator_stop(ahead);
+    evtape_preallocator_stop(p);
     CHECK(ftruncate(t.fd, (off_t)position) == 0);
     CHECK(filled(&t, 1040, position, 1040));
     tape_close(&t);
@@ -215,39 +214,39 @@ static void test_resident_memory(const char *directory, int64_t bytes) {
     tape_open(&t, directory, bytes + 64 * MIB);
     CHECK(evtape_preallocate(t.fd, t.base, 0, EVTAPE_HUGE_PAGE, EVTAPE_PAGES_HUGE) == 0);
     publish(&t, 24);
-    evtape_preallocator *ahead =
+    evtape_preallocator *p =
         evtape_preallocator_start(t.fd, t.base, t.reserved, 0, EVTAPE_HUGE_PAGE, offset_of(&t));
     int64_t position = 65536, highest = 0;
     for (int64_t to = 32 * MIB; to <= bytes; to += 32 * MIB) {
-        CHECK(fill(&t, ahead, &position, to, 65536) == 0);
+        CHECK(fill(&t, p, &position, to, 65536) == 0);
         int64_t now = resident_bytes();
         highest = now > highest ? now : highest;
     }
     printf("  %lld MiB written, at most %lld MiB resident\n", (long long)(bytes / MIB),
            (long long)(highest / MIB));
-#if defined(__linux__) && !defined(__SANITIZE_THREAD__) /* whose shadow memory counts, too */
+#if defined(__linux__) && !defined(__SANITIZE_THREAD__) /* its shadow memory counts too */
     CHECK(highest < 256 * MIB);
 #endif
-    evtape_preallocator_stop(ahead);
+    evtape_preallocator_stop(p);
     CHECK(filled(&t, 65536, position, 65536));
     tape_close(&t);
 }
 
-/* Beyond the mapping there is nothing to give, and nobody tries. */
+/* The preallocator never extends the file beyond the mapping. */
 static void test_reserved_is_the_end(const char *directory) {
     struct tape t;
     tape_open(&t, directory, 12 * MIB);
     CHECK(evtape_preallocate(t.fd, t.base, 0, 4096, EVTAPE_PAGES_HUGE) == 0);
     publish(&t, 24);
-    evtape_preallocator *ahead =
+    evtape_preallocator *p =
         evtape_preallocator_start(t.fd, t.base, t.reserved, 0, 4096, offset_of(&t));
     int64_t position = 1024;
-    CHECK(fill(&t, ahead, &position, 12 * MIB, 1024) == 0);
+    CHECK(fill(&t, p, &position, 12 * MIB, 1024) == 0);
     CHECK(position == 12 * MIB && size_of(t.fd) == 12 * MIB);
-    CHECK(begin_and_wait(ahead, 12 * MIB + 1) == EFBIG);
-    CHECK(begin_and_wait(ahead, 12 * MIB) == 0);
+    CHECK(announce_and_wait(p, 12 * MIB + 1) == EFBIG);
+    CHECK(announce_and_wait(p, 12 * MIB) == 0);
     CHECK(size_of(t.fd) == 12 * MIB);
-    evtape_preallocator_stop(ahead);
+    evtape_preallocator_stop(p);
     tape_close(&t);
 }
 
@@ -276,23 +275,23 @@ static void test_full_disk(bool with_thread) {
     CHECK(size_of(t.fd) == 0);
     CHECK(evtape_preallocate(t.fd, t.base, 0, 4096, EVTAPE_PAGES_HUGE) == 0);
     publish(&t, 24);
-    evtape_preallocator *ahead =
+    evtape_preallocator *p =
         evtape_preallocator_start(t.fd, t.base, t.reserved, 0, 4096, offset_of(&t));
-    /* A wait that cannot be met is what starts the thread on so small a disk. */
+    /* On so small a disk only a wait that cannot succeed starts the thread. */
     if (with_thread)
-        CHECK(begin_and_wait(ahead, 16 * MIB) == ENOSPC);
+        CHECK(announce_and_wait(p, 16 * MIB) == ENOSPC);
     int64_t position = 1024;
-    CHECK(fill(&t, ahead, &position, 16 * MIB, 1024) == ENOSPC);
-    CHECK(position >= MIB + MIB / 2 && position <= 2 * MIB); /* the last free pages were used */
-    CHECK(size_of(t.fd) == evtape_preallocator_ready(ahead));
+    CHECK(fill(&t, p, &position, 16 * MIB, 1024) == ENOSPC);
+    CHECK(position >= MIB + MIB / 2 && position <= 2 * MIB); /* it used the last free pages */
+    CHECK(size_of(t.fd) == evtape_preallocator_ready(p));
     int64_t stuck = position;
-    CHECK(fill(&t, ahead, &position, 16 * MIB, 1024) == ENOSPC && position == stuck);
+    CHECK(fill(&t, p, &position, 16 * MIB, 1024) == ENOSPC && position == stuck);
     close(other);
     unlink(ballast);
-    CHECK(fill(&t, ahead, &position, 16 * MIB, 1024) == ENOSPC);
+    CHECK(fill(&t, p, &position, 16 * MIB, 1024) == ENOSPC);
     CHECK(position > stuck + MIB);
     CHECK(filled(&t, 1024, position, 1024));
-    evtape_preallocator_stop(ahead);
+    evtape_preallocator_stop(p);
     tape_close(&t);
     CHECK(umount(directory) == 0);
     rmdir(directory);
@@ -305,20 +304,20 @@ static void test_file_size_limit(const char *directory, int64_t bytes) {
     if (child == 0) {
         failures = 0;
         struct rlimit limit = {(rlim_t)bytes, (rlim_t)bytes};
-        signal(SIGXFSZ, SIG_IGN); /* as Python does */
+        signal(SIGXFSZ, SIG_IGN); /* like Python */
         struct tape t;
         tape_open(&t, directory, 64 * MIB);
         CHECK(evtape_preallocate(t.fd, t.base, 0, 4096, EVTAPE_PAGES_HUGE) == 0);
         publish(&t, 24);
-        evtape_preallocator *ahead =
+        evtape_preallocator *p =
             evtape_preallocator_start(t.fd, t.base, t.reserved, 0, 4096, offset_of(&t));
         CHECK(setrlimit(RLIMIT_FSIZE, &limit) == 0);
         int64_t position = 1000;
-        CHECK(fill(&t, ahead, &position, 32 * MIB, 1000) == EFBIG);
+        CHECK(fill(&t, p, &position, 32 * MIB, 1000) == EFBIG);
         CHECK(position == bytes - bytes % 1000 && size_of(t.fd) <= bytes);
         CHECK(evtape_preallocate(t.fd, t.base, bytes, bytes + 1, EVTAPE_PAGES_HUGE) == EFBIG);
         CHECK(filled(&t, 1000, position, 1000));
-        evtape_preallocator_stop(ahead);
+        evtape_preallocator_stop(p);
         tape_close(&t);
         fflush(stdout);
         _exit(failures != 0);
@@ -343,25 +342,25 @@ static void test_stop_anywhere(const char *directory) {
     for (int i = 0; i < 100; i++) {
         publish(&t, 24);
         CHECK(ftruncate(t.fd, 4096) == 0);
-        evtape_preallocator *ahead =
+        evtape_preallocator *p =
             evtape_preallocator_start(t.fd, t.base, t.reserved, 0, 4096, offset_of(&t));
         int64_t position = 1024;
-        /* 0: untouched, 1: small and without a thread, 2: the thread just born, 3: at work or
-         * asleep */
+        /* 0: untouched, 1: small and without a thread, 2: the thread has just started,
+         * 3: it works or sleeps */
         static const int64_t until[] = {0, MIB, 17 * MIB, 40 * MIB};
-        CHECK(fill(&t, ahead, &position, until[i % 4], 1024) == 0);
+        CHECK(fill(&t, p, &position, until[i % 4], 1024) == 0);
         for (int k = 0; k < i % 3; k++)
-            evtape_preallocator_wake(ahead);
+            evtape_preallocator_wake(p);
         if (i % 8 == 7)
             usleep(3000);
-        evtape_preallocator_stop(ahead);
+        evtape_preallocator_stop(p);
     }
     CHECK(open_descriptors() == before);
     tape_close(&t);
 }
 
 struct waiter {
-    evtape_preallocator *ahead;
+    evtape_preallocator *p;
     int64_t end;
     int result;
 };
@@ -369,33 +368,33 @@ struct waiter {
 static void *wait_main(void *argument) {
     struct waiter *w = argument;
     for (int64_t end = MIB; end <= w->end && w->result == 0; end += MIB)
-        w->result = begin_and_wait(w->ahead, end);
+        w->result = announce_and_wait(w->p, end);
     return NULL;
 }
 
-/* Several threads may wait at once, and stop() lets them go. */
+/* Several threads may wait at once, and stop() releases them. */
 static void test_waiters(const char *directory) {
     for (int round = 0; round < 10; round++) {
         struct tape t;
         tape_open(&t, directory, 256 * MIB);
         CHECK(evtape_preallocate(t.fd, t.base, 0, 4096, EVTAPE_PAGES_HUGE) == 0);
         publish(&t, 24);
-        evtape_preallocator *ahead =
+        evtape_preallocator *p =
             evtape_preallocator_start(t.fd, t.base, t.reserved, 0, 4096, offset_of(&t));
         pthread_t threads[4];
         struct waiter waiters[4];
         for (int i = 0; i < 4; i++) {
-            waiters[i] = (struct waiter){ahead, 64 * MIB, 0};
+            waiters[i] = (struct waiter){p, 64 * MIB, 0};
             pthread_create(&threads[i], NULL, wait_main, &waiters[i]);
         }
         for (int i = 0; i < 1000; i++)
-            evtape_preallocator_wake(ahead);
+            evtape_preallocator_wake(p);
         for (int i = 0; i < 4; i++)
             pthread_join(threads[i], NULL);
         for (int i = 0; i < 4; i++)
             CHECK(waiters[i].result == 0);
-        CHECK(evtape_preallocator_ready(ahead) >= 64 * MIB && size_of(t.fd) >= 64 * MIB);
-        evtape_preallocator_stop(ahead);
+        CHECK(evtape_preallocator_ready(p) >= 64 * MIB && size_of(t.fd) >= 64 * MIB);
+        evtape_preallocator_stop(p);
         tape_close(&t);
     }
 }
@@ -405,50 +404,50 @@ static void test_fork(const char *directory) {
     tape_open(&t, directory, 128 * MIB);
     CHECK(evtape_preallocate(t.fd, t.base, 0, 4096, EVTAPE_PAGES_HUGE) == 0);
     publish(&t, 24);
-    evtape_preallocator *ahead =
+    evtape_preallocator *p =
         evtape_preallocator_start(t.fd, t.base, t.reserved, 0, 4096, offset_of(&t));
     int64_t position = 1024;
     for (int i = 1; i <= 16; i++) {
-        CHECK(fill(&t, ahead, &position, i * 6 * MIB, 1024) == 0);
+        CHECK(fill(&t, p, &position, i * 6 * MIB, 1024) == 0);
         fflush(stdout);
         pid_t child = fork();
         if (child == 0) {
             int before = open_descriptors();
             evtape_preallocator_forked(NULL);
-            evtape_preallocator_forked(ahead);
+            evtape_preallocator_forked(p);
             _exit(open_descriptors() != before - 1);
         }
         int status = -1;
         CHECK(waitpid(child, &status, 0) == child && status == 0);
     }
     CHECK(filled(&t, 1024, position, 1024));
-    evtape_preallocator_stop(ahead);
+    evtape_preallocator_stop(p);
     tape_close(&t);
 }
 
-/* An idle thread must not use the processor. */
+/* An idle thread must not use processor time. */
 static void test_idle(const char *directory) {
     struct tape t;
     tape_open(&t, directory, 128 * MIB);
     CHECK(evtape_preallocate(t.fd, t.base, 0, 4096, EVTAPE_PAGES_HUGE) == 0);
     publish(&t, 24);
-    evtape_preallocator *ahead =
+    evtape_preallocator *p =
         evtape_preallocator_start(t.fd, t.base, t.reserved, 0, 4096, offset_of(&t));
     int64_t position = 1024;
-    CHECK(fill(&t, ahead, &position, 32 * MIB, 1024) == 0);
+    CHECK(fill(&t, p, &position, 32 * MIB, 1024) == 0);
     usleep(100000);
     struct timespec a, b;
     clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &a);
     usleep(300000);
     clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &b);
     CHECK((b.tv_sec - a.tv_sec) * 1000000000L + b.tv_nsec - a.tv_nsec < 5000000L);
-    evtape_preallocator_stop(ahead);
+    evtape_preallocator_stop(p);
     tape_close(&t);
 }
 
 static void run_tests(const char *directory) {
-    printf("room_make\n");
-    test_room_make(directory);
+    printf("preallocate\n");
+    test_preallocate(directory);
     printf("growth\n");
     test_growth(directory, 300 * MIB, EVTAPE_PAGES_HUGE, 1);
     test_growth(directory, 300 * MIB, EVTAPE_PAGES_HUGE, 0);
@@ -478,10 +477,10 @@ static void run_tests(const char *directory) {
 
 /* ---- measuring ---- */
 
-enum job { NAIVE, WRITE, INLINE, AHEAD, AHEAD_WRITE_BACK, AHEAD_SMALL, JOBS };
-static const char *const job_names[JOBS] = {"naive ftruncate + mmap", "1 MiB buffer + write()",
-                                            "room in line",           "room ahead",
-                                            "room ahead, write-back", "room ahead, small pages"};
+enum job { NAIVE, WRITE, INLINE, PREALLOCATOR, PREALLOCATOR_WRITE_BACK, PREALLOCATOR_SMALL, JOBS };
+static const char *const job_names[JOBS] = {
+    "naive ftruncate + mmap", "1 MiB buffer + write()",   "space in line",
+    "preallocator",           "preallocator, write-back", "preallocator, small pages"};
 
 #define EVENT 1040
 static char payload[1024];
@@ -492,7 +491,7 @@ static int64_t now_ns(clockid_t clock) {
     return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
-/* Stands for the checksum: it reads the payload once, as fast as a vectorised CRC does. */
+/* Replaces the checksum: it reads the payload once, as fast as a vectorised CRC does. */
 static void put(char *entry) {
     uint64_t header[2] = {0, 1024}, word;
     for (int i = 0; i < 128; i++) {
@@ -522,23 +521,24 @@ static void job_write(struct tape *t, int64_t events) {
 
 static void job_mapped(struct tape *t, int64_t events, enum job job) {
     int64_t end = 24 + events * EVENT, offset = 24, limit = EVTAPE_HUGE_PAGE, made = limit;
-    evtape_preallocator *ahead = NULL;
+    evtape_preallocator *p = NULL;
     int error = 0;
     if (job == NAIVE) {
         error = ftruncate(t->fd, (off_t)end);
         limit = end;
     } else {
-        /* The header of a stream is written before its room is made. */
-        int mode = job == AHEAD_SMALL ? EVTAPE_PAGES_SMALL : EVTAPE_PAGES_HUGE;
+        /* A stream's header is written before its space is allocated. */
+        int mode = job == PREALLOCATOR_SMALL ? EVTAPE_PAGES_SMALL : EVTAPE_PAGES_HUGE;
         if (pwrite(t->fd, payload, 24, 0) != 24)
             abort();
         error = evtape_preallocate(t->fd, t->base, 24, limit, mode);
     }
     publish(t, offset);
     if (job > INLINE) {
-        ahead = evtape_preallocator_start(t->fd, t->base, t->reserved, 0, limit, offset_of(t));
-        evtape_preallocator_mode(ahead, job == AHEAD_SMALL ? EVTAPE_PAGES_SMALL : EVTAPE_PAGES_HUGE,
-                                 job == AHEAD_WRITE_BACK);
+        p = evtape_preallocator_start(t->fd, t->base, t->reserved, 0, limit, offset_of(t));
+        evtape_preallocator_mode(p,
+                                 job == PREALLOCATOR_SMALL ? EVTAPE_PAGES_SMALL : EVTAPE_PAGES_HUGE,
+                                 job == PREALLOCATOR_WRITE_BACK);
     }
     for (int64_t i = 0; i < events && error == 0; i++) {
         if (offset + EVENT > limit && job == INLINE) {
@@ -547,26 +547,26 @@ static void job_mapped(struct tape *t, int64_t events, enum job job) {
             error = evtape_preallocate(t->fd, t->base, made, made + step, EVTAPE_PAGES_HUGE);
             limit = made += step;
         } else if (offset + EVENT > limit) {
-            error = room(ahead, offset + EVENT, &limit);
+            error = get_space(p, offset + EVENT, &limit);
         }
         put(t->base + offset);
         offset += EVENT;
         publish(t, offset);
     }
-    evtape_preallocator_stop(ahead);
+    evtape_preallocator_stop(p);
     if (error != 0 || ftruncate(t->fd, (off_t)end) != 0) {
-        printf("no room: %s\n", strerror(error != 0 ? error : errno));
+        printf("no space: %s\n", strerror(error != 0 ? error : errno));
         exit(1);
     }
 }
 
 struct cost {
-    double ns;        /* per event, by the clock on the wall */
-    double writer_ns; /* processor time of the writer, which a busy machine disturbs less */
+    double ns;        /* per event, elapsed time */
+    double writer_ns; /* processor time of the writer, which a busy machine affects less */
     double all_ns;    /* processor time of the process */
 };
 
-/* Creates, appends, closes, cuts, unmaps; the deletion is not measured. */
+/* Creates, appends, closes, cuts, unmaps. The time excludes the deletion. */
 static struct cost job_run(const char *directory, int64_t events, enum job job) {
     struct tape t;
     int64_t start = now_ns(CLOCK_MONOTONIC);
@@ -586,8 +586,8 @@ static struct cost job_run(const char *directory, int64_t events, enum job job) 
     return cost;
 }
 
-/* A guest's memory that the host has not given yet costs far more than a page fault: it is asked
- * for before each run, so that every job finds the same. */
+/* Memory that the host has not given to the guest yet costs far more than a page fault. So the
+ * program touches it before each run, and every job finds the same state. */
 static void warm_memory(int64_t bytes) {
     char *p = mmap(NULL, (size_t)bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (p == MAP_FAILED)
@@ -632,7 +632,7 @@ static void report(struct series *series, int64_t events, int rounds, int only) 
     }
 }
 
-/* only: the number of the one job to run, or -1. */
+/* only: the number of the one job to run, or -1 for all. */
 static void run_bench(const char *directory, int64_t events, int rounds, int only) {
     static struct series series[JOBS];
     memset(payload, 7, sizeof payload);
@@ -641,7 +641,7 @@ static void run_bench(const char *directory, int64_t events, int rounds, int onl
         for (int job = 0; job < JOBS; job++) {
             if (only >= 0 && job != only)
                 continue;
-            /* A freed file is discarded behind our back; the next job would pay for it. */
+            /* The kernel discards a freed file in the background; the next job would pay for it. */
             if (events > 100000) {
                 sync();
                 usleep(100000);

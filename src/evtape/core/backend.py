@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, Literal
 
 wanted = os.environ.get("EVTAPE_BACKEND", "auto")
 if wanted not in ("auto", "native", "python"):
@@ -24,6 +24,6 @@ else:
 __all__ = ["Event", "backend", "core"]
 
 #: Which core runs: ``"native"`` or ``"python"``.
-backend: str = core.NAME
+backend: Final[Literal["native", "python"]] = core.NAME
 
 Event = core.Event

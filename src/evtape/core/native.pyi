@@ -2,14 +2,14 @@
 
 import builtins
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final, Self, final
+from typing import Any, Final, Literal, Self, final
 
 import numpy as np
 from typing_extensions import Buffer
 
 from .format import Reason
 
-NAME: Final[str]
+NAME: Final[Literal["native", "python"]]
 
 def crc32(data: Buffer, value: int = 0, /) -> int: ...
 def crc32_implementations() -> tuple[str, ...]: ...

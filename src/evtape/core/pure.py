@@ -18,7 +18,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from time import time_ns
-from typing import Any, Final, final
+from typing import Any, Final, Literal, final
 
 import numpy as np
 
@@ -27,7 +27,7 @@ from .describe import describe_event
 from .format import ENTRY, ENTRY_SIZE, HEADER, HEADER_SIZE, INT64_MAX, SIZE_MAX, TIME_MAX, TIME_MIN, Reason, bounded
 from .times import nanoseconds, to_datetime64
 
-NAME: Final = "python"
+NAME: Final[Literal["native", "python"]] = "python"
 
 _PREAD = getattr(os, "pread", None)  # absent on Windows, where a mapped file cannot be truncated
 _PREADV = getattr(os, "preadv", None)

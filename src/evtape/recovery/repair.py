@@ -27,10 +27,10 @@ from ..system.files import (
 )
 from ..system.lock import WriterLock
 from .examined import Examined, examining
-from .report import Problem, ProblemReason, Report
+from .report import Problem, ProblemReason, Progress, Report, known_times
 from .salvage import write_salvaged
 from .search import Search
-from .walk import Progress, walk
+from .walk import walk
 from .watermark import is_of_this_boot
 
 
@@ -164,7 +164,7 @@ def find_intact(file: Examined, report: Report) -> int:
 
     A tail in which too much looks like events counts as intact.
     """
-    search = Search(file.region, report.end + report.cut, report.known_times)
+    search = Search(file.region, report.end + report.cut, known_times(report))
     return search.first(report.end + 1)
 
 

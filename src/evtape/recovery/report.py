@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,6 +14,8 @@ from ..core.times import iso
 State = Literal["clean", "open", "damaged", "invalid"]
 #: What is wrong with a stream; see docs/format.md.
 ProblemReason = Literal["header", "truncated", "size", "checksum", "zero", "count"]
+
+Progress = Callable[[int, int], object]  #: called with the bytes done and the bytes in all
 
 
 @dataclass(frozen=True)
@@ -79,18 +82,11 @@ class Report:
         """
         return self.state == "invalid" or any(problem.reason != "count" for problem in self.problems)
 
-    @property
-    def known_times(self) -> tuple[int, int]:
-        """The lowest and the highest time that are known of the stream, ns."""
-        first = self.start_timestamp if self.first_timestamp is None else self.first_timestamp
-        last = self.start_timestamp if self.last_timestamp is None else self.last_timestamp
-        return min(self.start_timestamp, first), max(self.start_timestamp, last)
-
     def as_dict(self) -> dict[str, Any]:
         """As plain values, for JSON."""
         return dataclasses.asdict(self) | {"reason": self.reason, "ok": self.ok, "lost": self.lost}
 
-    def summary(self) -> dict[str, str]:
+    def _summary(self) -> dict[str, str]:
         """What matters of it, as text: label to value."""
         rows = {"path": self.path, "state": self.state, "events": f"{self.events:,}", "bytes": f"{self.size:,}"}
         if self.first_timestamp is not None and self.last_timestamp is not None:
@@ -104,9 +100,16 @@ class Report:
         return rows
 
     def __repr__(self) -> str:
-        rows = self.summary()
+        rows = self._summary()
         path = rows.pop("path")
         return f"<evtape report of {path!r}: {', '.join(f'{label} {value}' for label, value in rows.items())}>"
 
     def _repr_html_(self) -> str:
-        return table.html("evtape report", self.summary())
+        return table.html("evtape report", self._summary())
+
+
+def known_times(report: Report) -> tuple[int, int]:
+    """The lowest and the highest time that are known of the stream, ns."""
+    first = report.start_timestamp if report.first_timestamp is None else report.first_timestamp
+    last = report.start_timestamp if report.last_timestamp is None else report.last_timestamp
+    return min(report.start_timestamp, first), max(report.start_timestamp, last)

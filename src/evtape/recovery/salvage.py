@@ -10,7 +10,6 @@ import dataclasses
 import json
 import os
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,11 +18,8 @@ from ..core.format import ENTRY, ENTRY_SIZE, FIRST_OFFSET, HEADER
 from ..errors import FormatError
 from ..system.files import AtomicFile, already_exists, copy_bytes, write_all
 from .examined import Examined
-from .report import Report, Salvaged
+from .report import Progress, Report, Salvaged, known_times
 from .search import SureSearch
-
-if TYPE_CHECKING:
-    from .walk import Progress
 
 _PASS = 1 << 12  # entries between two calls of the progress function
 
@@ -90,9 +86,9 @@ class _Rest:
         self._above = not report.cut
         self._at = report.end
         self._ordinal = report.events
-        self._search = SureSearch(region, self._bound, None if beginning_lost else report.known_times)
+        self._search = SureSearch(region, self._bound, None if beginning_lost else known_times(report))
         if report.events:
-            self._search.learn(*report.known_times)
+            self._search.learn(*known_times(report))
         self._progress: Callable[[int, int], object] = progress or (lambda _done, _total: None)
         self._search.progress = self._progress
 

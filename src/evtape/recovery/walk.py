@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
@@ -15,7 +14,7 @@ from ..core.format import ENTRY_SIZE, FIRST_OFFSET, INT64_MAX, TIME_MIN, Reason
 from ..core.paging import RESIDENT, events_per_pass
 from ..system.files import READ, descriptor, require_regular
 from .examined import Examined, examining
-from .report import Problem, ProblemReason, Report, State
+from .report import Problem, ProblemReason, Progress, Report, State
 
 PROBLEMS_LISTED = 100  # further ones are counted; a lost disk must not fill the memory
 _SECTOR = 512  # bytes that reach the disk together
@@ -25,8 +24,6 @@ _PASS = 1 << 16  # entries per step, between two calls of the progress function
 Column = npt.NDArray[np.int64]
 Start = tuple[int, int, int]  # offset, ordinal and timestamp of the event before: where a walk begins
 WHOLE: Final[Start] = (FIRST_OFFSET, 0, TIME_MIN)
-
-Progress = Callable[[int, int], object]  # (bytes done, bytes in all)
 
 
 def verify(path: str | bytes | os.PathLike[Any], progress: Progress | None = None) -> Report:

@@ -34,7 +34,7 @@ class Slice(Sequence[core.Event]):
         """What the slice reads from."""
         return self._source
 
-    def summary(self) -> dict[str, str]:
+    def _summary(self) -> dict[str, str]:
         """What the slice is, as text: label to value."""
         rows = {"path": self._source.path, "events": f"{len(self):,}"}
         if len(self):
@@ -44,14 +44,14 @@ class Slice(Sequence[core.Event]):
 
     def __repr__(self) -> str:
         try:
-            rows = self.summary()
+            rows = self._summary()
         except Exception as error:  # noqa: BLE001 - a repr shows what it can
             return f"<evtape slice of {self._source.path!r}: {len(self):,} events, {type(error).__name__}>"
         path = rows.pop("path")
         return f"<evtape slice of {path!r}: {', '.join(f'{label} {value}' for label, value in rows.items())}>"
 
     def _repr_html_(self) -> str:
-        return table.html("evtape slice", self.summary())
+        return table.html("evtape slice", self._summary())
 
     @property
     def ordinals(self) -> Ordinals:

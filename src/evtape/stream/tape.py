@@ -120,7 +120,7 @@ class Tape(Sequence[core.Event]):
 
     # --------------------------------------------------------------------------------------- showing
 
-    def summary(self) -> dict[str, str]:
+    def _summary(self) -> dict[str, str]:
         """What the stream is, as text: label to value. O(1) for a large stream that was not indexed yet."""
         source = self._source
         rows = {"path": source.path, "state": "closed" if source.closed else "open"}
@@ -141,7 +141,7 @@ class Tape(Sequence[core.Event]):
     def __repr__(self) -> str:
         kind = type(self).__name__.lower()
         try:
-            rows = self.summary()
+            rows = self._summary()
         except Exception as error:  # noqa: BLE001 - a repr shows what it can
             return f"<evtape {kind} of {self.path!r}: {type(error).__name__}>"
         path, state = rows.pop("path"), rows.pop("state")
@@ -150,7 +150,7 @@ class Tape(Sequence[core.Event]):
         return f"<evtape {kind} of {path!r}: {', '.join(f'{label} {value}' for label, value in rows.items())}>"
 
     def _repr_html_(self) -> str:
-        return table.html(f"evtape {type(self).__name__.lower()}", self.summary())
+        return table.html(f"evtape {type(self).__name__.lower()}", self._summary())
 
     # --------------------------------------------------------------------------------------- writing
 

@@ -372,7 +372,7 @@ class Writer(Tape):
                 finally:
                     self._lock.release()
 
-    def forked(self) -> None:
+    def _forked(self) -> None:
         """In the child after a fork: the parent goes on writing, this copy must not."""
         if self.closed:
             return
@@ -400,8 +400,9 @@ class Writer(Tape):
 class _Section:
     """The section that must not interrupt itself: reserve, sync, close.
 
-    Other threads wait; the same thread gets an error. A finalizer or a trace function can run in the middle of any of them and call the next. The lock is re-entrant
-    because ``append`` with durability "full" holds it around two of them.
+    Other threads wait; the same thread gets an error. A finalizer or a trace function can run in the middle of any of
+    them and call the next. The lock is re-entrant because ``append`` with durability "full" holds it around two of
+    them.
     """
 
     __slots__ = ("_inside", "_lock", "_path")
@@ -537,7 +538,7 @@ def _before_fork() -> None:
 
 def _after_fork_in_child() -> None:
     for writer in _living():
-        writer.forked()
+        writer._forked()
     _writers.clear()
     _opening.clear()
 
