@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -22,6 +23,7 @@ pytest.importorskip("click")
 pytest.importorskip("rich")
 
 from evtape.cli import _framing, _json, _show, _times
+from evtape.core import times
 from tests.helpers import NS, stream
 
 CORES = ["native", "python"] if find_spec("evtape.core.native") else ["python"]
@@ -117,6 +119,13 @@ def make(path: Path, *events: bytes, at: int = DAY) -> Path:
     return path
 
 
+def terminal(*arguments: object, columns: int = 80, **more: str) -> tuple[int, str]:
+    """Run the command in a terminal: its exit code, and what it writes there."""
+    from tests.terminal import on_terminal  # it needs POSIX
+
+    return on_terminal(Cli(CORES[0]).argv(*arguments), columns, environment(CORES[0], **more))
+
+
 def wait_until(condition: Callable[[], bool], seconds: float = 20) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
@@ -195,6 +204,23 @@ def test_info(cli: Cli, tmp_path: Path) -> None:
     assert "█" not in text
 
 
+def test_info_of_several(cli: Cli, tmp_path: Path) -> None:
+    one, two = make(tmp_path / "a.tape", b"one"), make(tmp_path / "b.tape", b"1", b"2")
+    damaged = tmp_path / "damaged.tape"
+    damaged.write_bytes((DATA / "offset-negative.tape").read_bytes())  # events under a header that cannot be used
+    names = [one, DATA / "png.tape", damaged, tmp_path / "none.tape", two]
+    done = cli.quick("info", "--json", *names, code=2)
+    assert [json.loads(line)["path"] for line in done.stdout.splitlines()] == [str(one), str(two)]
+    messages = done.stderr.decode().splitlines()
+    assert [str(name) in message for name, message in zip(names[1:4], messages, strict=True)] == [True] * 3
+    text = cli.quick("info", *names, code=2).stdout.decode()
+    blocks = [dict(line.split(maxsplit=1) for line in block.splitlines()) for block in text.split("\n\n")]
+    assert [(block["path"], block["events"]) for block in blocks] == [(str(one), "1"), (str(two), "2")]
+    assert cli.quick("info", one, two).stderr == b""
+    cli.quick("info", one, damaged, code=1)
+    cli.quick("info", one, DATA / "size-overflow.tape", two, code=1)
+
+
 def test_info_of_an_open_unsorted_stream(cli: Cli, tmp_path: Path) -> None:
     path = tmp_path / "a.tape"
     with evtape.open(path, "x") as tape:
@@ -209,33 +235,11 @@ def test_pictures_on_a_terminal(tmp_path: Path, span: int) -> None:
     path = tmp_path / "a.tape"
     with evtape.open(path, "x") as tape:
         tape.append_many([b"x" * 10] * 100, [-(2**63)] * 50 + [span - 2**63] * 50)
-    code, text = on_terminal(["info", str(path)])
+    code, text = terminal("info", path)
     assert code == 0
     assert "█" in text
     assert "8 - 15 B" in text
     assert ("peak" in text) == (span > 0)
-
-
-def on_terminal(arguments: list[str], columns: int = 80) -> tuple[int, str]:
-    import pty
-
-    leader, follower = pty.openpty()
-    more = {"TERM": "xterm-256color", "COLUMNS": str(columns), "PYTHONIOENCODING": "utf-8"}
-    process = subprocess.Popen(
-        Cli(CORES[0]).argv(*arguments), stdout=follower, stderr=follower, env=environment(CORES[0], **more)
-    )
-    os.close(follower)
-    text = b""
-    while True:
-        try:
-            chunk = os.read(leader, 65536)
-        except OSError:  # Linux says EIO where others say end of file
-            break
-        if not chunk:
-            break
-        text += chunk
-    os.close(leader)
-    return process.wait(), text.decode()
 
 
 def test_cat(cli: Cli, tmp_path: Path) -> None:
@@ -247,11 +251,26 @@ def test_cat(cli: Cli, tmp_path: Path) -> None:
 
 
 @posix
+def test_framing_on_a_terminal(tmp_path: Path) -> None:
+    path = make(tmp_path / "a.tape", b"a\x1b[31mb\x07\tc\nd", "\u00e4\u202e\u65e5".encode(), b"\x9b\xff")
+    code, text = terminal("cat", "--framing", "lines", path)
+    assert (code, text.splitlines()) == (
+        0,
+        [r"a\x1b[31mb\x07" + "\tc" + r"\nd", "\u00e4" + r"\u202e" + "\u65e5", r"\x9b\xff"],
+    )
+    assert Cli(CORES[0])("cat", "--framing", "lines", path).stdout == b"".join(data + b"\n" for data in payloads(path))
+    for framing in ("u32le", "u32be"):
+        code, text = terminal("cat", "--framing", framing, path, columns=200)
+        assert code == 2
+        one_line(text.encode(), framing, "binary")
+
+
+@posix
 def test_cat_on_a_terminal_cuts_what_is_not_text(tmp_path: Path) -> None:
     path = make(tmp_path / "a.tape", bytes(1000), b"text " * 50)
-    _, text = on_terminal(["cat", str(path)])
+    _, text = terminal("cat", path)
     binary, plain = text.splitlines()
-    assert len(binary) <= 80
+    assert len(binary.replace("\x1b[2m", "").replace("\x1b[0m", "")) <= 80
     assert "(1,000 bytes)" in binary
     assert plain.endswith("text " * 50)
 
@@ -332,6 +351,73 @@ def test_append_records(cli: Cli, tmp_path: Path, framing: str) -> None:
     one_line(cut.stderr, "record 3", "3 of 4 bytes")
 
 
+JSON_PAYLOADS = [
+    b"1",
+    b"null",
+    b'"text"',
+    b'{"b": 1.50, "a": [1e400, -0], "b": 2}',  # its digits, order and double keys come back
+    b"12345678901234567890" * 300,  # more digits than int() takes
+    '"\u00e4\u65e5 \U0001f4fc \\ud800 \\" ]}"'.encode(),
+    b'{"data_json": {"data_json": "}"}}',
+]
+KINDS = {
+    "text": ("data", [b"text", "\u2028\ud7ff\U0001f4fc".encode(), b'"\\\n\0', b"1", b""]),
+    "hex": ("data_hex", [b"text", bytes(range(256)), b""]),
+    "base64": ("data_base64", [b"text", bytes(range(256)), b""]),
+    "json": ("data_json", JSON_PAYLOADS),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_data_comes_back(cli: Cli, tmp_path: Path, kind: str) -> None:
+    key, events = KINDS[kind]
+    path, copy = make(tmp_path / "a.tape", *events), tmp_path / "b.tape"
+    lines = cli.quick("cat", "--json", "--data", kind, path).stdout
+    assert lines.count(b"\n") == len(events)
+    for line in lines.splitlines():
+        shape = [*re.findall(r'"(\w+)":', line.decode().partition(f'"{key}":')[0]), key]
+        assert shape == ["ordinal", "timestamp", "time", key]
+    cli("append", "--json", copy, stdin=lines)
+    assert copy.read_bytes()[24:] == path.read_bytes()[24:]
+
+
+def test_json_values_are_embedded(cli: Cli, tmp_path: Path) -> None:
+    path = make(tmp_path / "a.tape", b' {\r\n\t"price": 101.25,\n"name": "\xe2\x80\xa8"}\n')
+    (line,) = cli.quick("cat", "--json", "--data", "json", path).stdout.decode().splitlines()
+    assert line.isprintable()
+    assert json.loads(line)["data_json"] == {"price": 101.25, "name": "\u2028"}
+    cli("append", "--json", tmp_path / "b.tape", stdin=line.encode())
+    assert json.loads(payloads(tmp_path / "b.tape")[0]) == {"price": 101.25, "name": "\u2028"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "payload"),
+    [
+        ("text", b"\xff"),
+        ("json", b"{"),
+        ("json", b""),
+        ("json", b"\xff"),
+        ("json", b"NaN"),
+        ("json", b"[-Infinity]"),
+        ("json", b'"\n"'),
+        ("json", b"1 2"),
+        ("json", b"[" * 100_000 + b"]" * 100_000),
+    ],
+)
+def test_data_of_another_kind_is_named(cli: Cli, tmp_path: Path, kind: str, payload: bytes) -> None:
+    path = make(tmp_path / "a.tape", b"1", payload, b"3")
+    done = cli.quick("cat", "--json", "--data", kind, path, code=2)
+    assert [json.loads(line)["ordinal"] for line in done.stdout.splitlines()] == [0]
+    one_line(done.stderr, str(path), "event 1 is not", "--data")
+    one_line(cli.quick("cat", "--data", kind, path, code=2).stderr, "--json")
+
+
+def test_the_shape_of_json_does_not_depend_on_payloads(cli: Cli, tmp_path: Path) -> None:
+    path = make(tmp_path / "a.tape", b"text", b"\xff", b"text")
+    shapes = {tuple(json.loads(line)) for line in cli.quick("cat", "--json", path).stdout.splitlines()}
+    assert shapes == {("ordinal", "timestamp", "time", "data_base64")}
+
+
 def test_json_there_and_back(cli: Cli, tmp_path: Path) -> None:
     path, copy = tmp_path / "a.tape", tmp_path / "b.tape"
     with evtape.open(path, "x") as tape:
@@ -367,6 +453,11 @@ def test_append_json(tmp_path: Path) -> None:
         ('{"time":5}', "no payload"),
         ('{"data":"a","data_base64":"YQ=="}', "no payload"),
         ('{"data_base64":"?"}', "base64"),
+        ('{"data_hex":"6"}', "hex"),
+        ('{"data":1}', "no payload"),
+        ('{"data":"a","data_json":null}', "no payload"),
+        ('{"data":"a","time":"2026-11-22T20:59:01"}', "no zone"),
+        ('{"data_json":NaN}', "NaN"),
         ('{"data":"a","timestamp":1.5}', "1.5"),
         ('{"data":"a","timestamp":9223372036854775808}', "9223372036854775808"),
         ('{"data":"a","time":"yesterday"}', "yesterday"),
@@ -510,7 +601,7 @@ def test_verify_several(cli: Cli, tmp_path: Path) -> None:
     done = cli.quick("verify", *names, code=1)
     text = done.stdout.decode()
     assert "clean, 3 events" in text
-    assert "the intact beginning is 5 events" in text
+    assert "the valid prefix is 5 events" in text
     assert "open (in use, or not closed), 10 events" in text
     assert done.stderr == b""
     done = cli.quick("verify", *names, DATA / "png.tape", tmp_path, tmp_path / "none", code=2)
@@ -522,7 +613,7 @@ def test_recover_salvages_only_into_another_stream(cli: Cli, tmp_path: Path) -> 
     path.write_bytes((DATA / "bitflip-middle.tape").read_bytes())
     one_line(cli.quick("recover", path, "--salvage", code=2).stderr, "--salvage", "--output")
     done = cli.quick("recover", path, "--salvage", "--output", out, code=1)
-    assert b"from behind that, in 1 run, doubtful: see" in done.stdout
+    assert b"from after the damage, in 1 run, doubtful: see" in done.stdout
     assert b"o.tape.salvage.json" in done.stdout
     assert b"after a damaged event whose size led here" in done.stdout
     said = json.loads(cli.quick("recover", path, "--salvage", "--json", "-o", tmp_path / "p.tape", code=1).stdout)
@@ -536,7 +627,7 @@ def test_recover_tells_what_it_saved_from_behind_write_offset(cli: Cli, tmp_path
     path.write_bytes((24 + 15 * 23).to_bytes(8, "little") + whole[8:])
     done = cli.quick("recover", path)
     assert b"EventCount is now 15 instead of 20" in done.stdout
-    assert b"events behind WriteOffset are saved in" in done.stdout
+    assert b"events above WriteOffset are saved in" in done.stdout
     assert (tmp_path / "t.tape.quarantine-369").read_bytes() == whole[369:]
     path.write_bytes((24 + 15 * 23).to_bytes(8, "little") + whole[8:])
     done = cli.quick("recover", path, "--salvage", "-o", tmp_path / "o.tape", code=1)
@@ -568,7 +659,7 @@ def test_wrong_use(cli: Cli, tmp_path: Path) -> None:
     path = make(tmp_path / "a.tape", b"one")
     one_line(cli.quick("cat", tmp_path / "none.tape", code=2).stderr, "none.tape", "No such file", "check the name")
     one_line(cli.quick("cat", tmp_path, code=2).stderr, str(tmp_path), "not a regular file")
-    one_line(cli.quick("cat", path, "--from", "yesterday", code=2).stderr, "yesterday", "ISO 8601")
+    one_line(cli.quick("cat", path, "--from", "soon", code=2).stderr, "soon", "ISO 8601", "10 min ago")
     one_line(cli.quick("cat", path, "--json", "--framing", "lines", code=2).stderr, "not both")
     one_line(cli.quick("append", tmp_path / "none" / "a.tape", code=2).stderr, "none", "No such file")
     one_line(cli.quick("no-such", code=2).stderr, "no-such", "--help")
@@ -591,6 +682,16 @@ def test_output_that_cannot_be_written(tmp_path: Path) -> None:
         assert process.wait() == 1
 
 
+@posix
+def test_bench_that_cannot_write(tmp_path: Path) -> None:
+    argv = Cli(CORES[0]).argv("bench", "--dir", tmp_path, "--json")
+    limited = ["sh", "-c", 'ulimit -f 1; exec "$@"', "sh", *argv]
+    done = subprocess.run(limited, capture_output=True, env=environment(CORES[0]), check=False)
+    assert (done.returncode, done.stdout) == (1, b"")
+    one_line(done.stderr, "standard", str(tmp_path), "large")
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("missing", ["click", "rich"])
 def test_without_the_extra(tmp_path: Path, missing: str) -> None:
     (tmp_path / "sitecustomize.py").write_text(f"import sys; sys.modules[{missing!r}] = None")
@@ -599,7 +700,7 @@ def test_without_the_extra(tmp_path: Path, missing: str) -> None:
     argv = [sys.executable, "-m", "evtape", "info", "x"]
     done = subprocess.run(argv, capture_output=True, env=env, check=False)
     assert done.returncode == 2
-    one_line(done.stderr, missing, "pip install 'evtape[cli]'")
+    one_line(done.stderr, missing, "pip install 'evtape[cli]'", "pip install '.[cli]'")
 
 
 # ---------------------------------------------------------------------------------------------------------------- parts
@@ -607,18 +708,19 @@ def test_without_the_extra(tmp_path: Path, missing: str) -> None:
 
 @pytest.mark.parametrize("value", [0, -1, 1, DAY, -(2**63), 2**63 - 1, 10**9 - 1, -(10**9) - 1])
 def test_times_come_back(value: int) -> None:
-    assert _times.parse(_times.iso(value)) == value
+    assert _times.parse(times.iso(value)) == value
     assert _times.parse(str(value)) == value
 
 
 def test_times() -> None:
-    assert _times.iso(DAY) == "2026-11-22T20:59:01.123456789Z"
+    assert times.iso(DAY) == "2026-11-22T20:59:01.123456789Z"
     assert _times.parse("2026-11-22T20:59:01.5Z") == DAY // 10**9 * 10**9 + 500_000_000
     assert _times.parse("2026-11-22 21:59:01,123456789+01:00") == DAY
     assert _times.parse("1970-01-02T00:00Z") == 86400 * 10**9
     for wrong in ("", "soon", "2026-11-22T20:59:01.1234567890Z", "2026-13-01", "9999-01-01T00:00Z", str(2**63)):
-        with pytest.raises(ValueError, match=r"no time|int64"):
-            _times.parse(wrong)
+        for read in (_times.parse, _times.understand):
+            with pytest.raises(ValueError, match=r"not a time|int64"):
+                read(wrong)
 
 
 def pieces(data: bytes, step: int) -> Iterator[bytes]:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import collections.abc
 import importlib.metadata
 import importlib.util
 import os
@@ -226,4 +227,16 @@ def test_vectors_are_told_as_documented(et: ModuleType) -> None:
 
 
 def test_api_page(et: ModuleType) -> None:
+    pytest.importorskip("click", reason="the page has the help texts of the command line, which is an extra")
     assert read("docs/api.md") == api_page(et), "the docstrings have changed: run python -m tests.docs.api"
+
+
+def test_every_public_attribute_is_on_the_api_page(et: ModuleType) -> None:
+    page = read("docs/api.md")
+    known = set(dir(collections.abc.Sequence)) | set(dir(UserWarning))
+    for name in et.__all__:
+        assert name in page
+        kind = getattr(et, name)
+        for attribute in dir(kind) if isinstance(kind, type) else ():
+            if not attribute.startswith("_") and attribute not in known:
+                assert re.search(rf"\b{attribute}\b", page), f"{name}.{attribute} is not in docs/api.md"

@@ -15,7 +15,8 @@ def main() -> int:
     except ModuleNotFoundError as error:
         if error.name not in ("click", "rich"):
             raise
-        print(f"evtape: the command line needs {error.name}; run: pip install 'evtape[cli]'", file=sys.stderr)
+        install = "pip install 'evtape[cli]' (in a clone: pip install '.[cli]')"
+        print(f"evtape: the command line needs {error.name}; run: {install}", file=sys.stderr)
         return 2
     from .cli import run
 

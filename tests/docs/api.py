@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import inspect
 import re
 from collections.abc import Iterator
 from types import ModuleType
+from typing import Any
 
 from tests.docs.pages import ROOT
 
@@ -54,10 +56,15 @@ def fields(kind: type, path: str) -> str:
     return "\n".join(["| | |", "|---|---|", *rows])
 
 
-TIMES = """Times are nanoseconds since 1970-01-01T00:00:00Z as `int`; where a time goes in, a `datetime` or a
-`numpy.datetime64` will do. In what a call costs, *n* is the number of events."""
+TIMES = """Times are nanoseconds since 1970-01-01T00:00:00Z as `int`. Where a time goes in, these are accepted
+too: an aware `datetime`, a `numpy.datetime64` (which is UTC), and ISO 8601 text with a zone, as in
+`"2026-11-25T09:30Z"`. A time without a zone raises `ValueError`. In the cost of a call, *n* is the
+number of events.
 
-EVENT = """## An event
+Streams, slices, reports and mapped files have a `repr` that says what they are, and show a table in a
+notebook."""
+
+EVENT = """## `evtape.Event`
 
 `timestamp, data = event` unpacks it.
 
@@ -67,7 +74,38 @@ EVENT = """## An event
 | `event.data` | the payload, a read-only memoryview that keeps the mapping alive |
 | `event.ordinal` | its number in the stream, from 0 |
 | `event.offset` | its byte position |
-| `event.checksum` | CRC-32 of the payload |"""
+| `event.checksum` | CRC-32 of the payload |
+| `event.bytes` | the payload as bytes: a copy |
+| `event.text` | the payload as text; `UnicodeDecodeError` if it is not UTF-8 |
+| `event.time` | the timestamp as `numpy.datetime64[ns]`, UTC |"""
+
+
+def command_line() -> Iterator[str]:
+    """The section on the command line, made from the help texts."""
+    cli = importlib.import_module("evtape.cli")
+    context = cli.commands.context_class(cli.commands)
+    yield f"## The command line\n\n{shown(cli.commands.help)}"
+    for name in cli.commands.list_commands(context):
+        command = cli.commands.get_command(context, name)
+        words = " ".join(command.collect_usage_pieces(context))
+        yield f"### `evtape {name} {words}`\n\n{shown(command.help)}"
+        options = [parameter for parameter in command.params if parameter.param_type_name == "option"]
+        if options:
+            rows = [f"| `{', '.join(option.opts)}{value(option)}` | {option.help} |" for option in options]
+            yield "\n".join(["| | |", "|---|---|", *rows])
+
+
+def value(option: Any) -> str:
+    """What stands after the name of an option."""
+    choices = getattr(option.type, "choices", None)
+    return "" if option.is_flag else f" {'/'.join(choices)}" if choices else f" {option.type.name.split()[0].upper()}"
+
+
+def shown(text: str) -> str:
+    """A help text as Markdown: what follows the mark for "do not wrap" is a block of code."""
+    paragraphs = inspect.cleandoc(text).split("\n\n")
+    code = re.compile("^ *", re.MULTILINE)
+    return "\n\n".join(code.sub("    ", part[2:]) if part.startswith("\b\n") else part for part in paragraphs)
 
 
 def api_page(et: ModuleType) -> str:
@@ -82,20 +120,23 @@ def api_page(et: ModuleType) -> str:
         TIMES,
         f"## `{signature('evtape.open', et.open)}`\n\n{prose(et.open)}",
         "`evtape.backend` is the core that runs: `'native'` or `'python'`.",
-        f"## A stream that is open\n\n{prose(opened)}\n\nA slice has the same queries.",
+        f"## `evtape.Tape`: a stream that is open\n\n{prose(opened)}\n\nA slice has the same queries.",
         "### `len(tape)`\n\nHow many events are published at this moment. O(new events) since the last question.",
         *entries("tape", opened, "__getitem__ __iter__ timestamps sizes offsets between searchsorted rows"),
-        *entries("tape", opened, "start_timestamp closed close"),
-        f"## A stream that is open for appending\n\n{first_paragraph(et.Writer)}",
-        *entries("tape", et.Writer, "append append_many append_array sync synced close"),
-        f"## A slice\n\n{prose(et.Slice)}",
+        *entries("tape", opened, "path verify_checksums start_timestamp closed close"),
+        f"## `evtape.Reader`: a stream that is open for reading\n\n{prose(et.Reader)}",
+        *entries("tape", et.Reader, "replaced"),
+        f"## `evtape.Writer`: a stream that is open for appending\n\n{first_paragraph(et.Writer)}",
+        *entries("tape", et.Writer, "append append_many append_array sync synced recovered close"),
+        f"## `evtape.Slice`\n\n{prose(et.Slice)}",
         *entries("part", et.Slice, "ordinals"),
         EVENT,
         f"## `{signature('evtape.verify', et.verify)}`\n\n{prose(et.verify)}",
         f"## `{signature('evtape.recover', et.recover)}`\n\n{prose(et.recover)}",
-        f"## A report\n\n{prose(et.Report)}\n\n{fields(et.Report, 'report')}",
+        f"## `evtape.Report`\n\n{prose(et.Report)}\n\n{fields(et.Report, 'report')}",
         *entries("report", et.Report, "reason ok lost as_dict"),
-        f"### A problem\n\n{prose(et.Problem)}\n\n{fields(et.Problem, 'problem')}",
+        f"### `evtape.Problem`\n\n{prose(et.Problem)}\n\n{fields(et.Problem, 'problem')}",
+        f"### `evtape.Salvaged`\n\n{prose(et.Salvaged)}\n\n{fields(et.Salvaged, 'run')}",
         f"## `{signature('evtape.MappedFile', et.MappedFile)}`\n\n{prose(et.MappedFile)}",
         *entries("mapped", et.MappedFile, "__getitem__ __setitem__ view grow sync close"),
         f"## The SIGBUS guard\n\n{prose(et.guard)}",
@@ -104,6 +145,7 @@ def api_page(et: ModuleType) -> str:
             for name in ("enable", "disable", "enabled")
         ),
         "## Exceptions\n\n| | |\n|---|---|\n" + "\n".join(exceptions),
+        *command_line(),
     ]
     return "\n\n".join(parts) + "\n"
 

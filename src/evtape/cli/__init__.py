@@ -16,11 +16,15 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 import click
 
 import evtape
+from evtape.core.backend import wanted
+
+from . import _show
 
 GOOD, DAMAGED, WRONG = 0, 1, 2
 STDIN, STDOUT = "standard input", "standard output"  # the filename of errors in reading and writing them
@@ -31,12 +35,32 @@ _ADVICE: dict[type[OSError], str] = {
     FileExistsError: "nothing was overwritten",
     PermissionError: "check its permissions",
     IsADirectoryError: "give a file",
-    NotADirectoryError: "check the folder",
+    NotADirectoryError: "check the directory",
 }
 
 
 # Those of 0, 1, 2 that were closed when the program began. They lead to nothing now.
 _closed: set[int] = set()
+
+
+def has_native() -> bool:
+    """Whether the native core is installed, be it the one that runs or not."""
+    return evtape.backend == "native" or find_spec("evtape.core.native") is not None
+
+
+#: Whether the pure core runs because there is no other one. Who sets EVTAPE_BACKEND=python knows which one runs.
+is_pure = evtape.backend == "python" and wanted == "auto"
+
+_PURE = "the native core is not installed, so the pure Python core runs: the same files, but slower"
+_pure_is_known = False
+
+
+def _tell_pure() -> None:
+    """Say once per process, to a person, that a pure installation is one."""
+    global _pure_is_known  # noqa: PLW0603 (once per process)
+    if not _pure_is_known and sys.stderr.isatty() and is_pure:
+        tell(f"{_PURE}; install evtape again where there is a C compiler")
+    _pure_is_known = True
 
 
 class ClosedError(click.ClickException):
@@ -52,7 +76,7 @@ class InputError(click.ClickException):
 
 
 class Commands(click.Group):
-    """Finds commands by the names of the modules beside it and imports one when it is asked for."""
+    """Finds commands by the names of the modules in this package, and imports one when it is used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
@@ -66,6 +90,7 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         # Here and not around main(), because click answers a broken pipe with an exit code of its own there.
+        _tell_pure()
         try:
             code = super().invoke(ctx)
             sys.stdout.flush()
@@ -87,12 +112,24 @@ class Commands(click.Group):
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     no_args_is_help=False,
 )
-@click.version_option(evtape.__version__, message=f"evtape %(version)s, {evtape.backend} core")
+@click.version_option(
+    evtape.__version__,
+    message=f"evtape %(version)s, {evtape.backend} core" + (f"\n{_PURE}" if is_pure else ""),
+)
 def commands() -> None:
     """Append-only streams of timestamped events in a memory-mapped file.
 
-    Exit codes: 0 good, 1 data damaged or lost, 2 wrong use or not a stream. Times are nanoseconds since 1970 or ISO
-    8601, for instance 2026-11-22T20:59:01.123456789Z, wherever they go in or come out.
+    Exit codes: 0 good, 1 data damaged or lost, 2 wrong use or not a stream.
+
+    Times go in as nanoseconds since 1970, as ISO 8601 (local time when it has no zone), or as a distance from now, such
+    as -1h, '10 min ago' or yesterday. They come out in UTC, for instance 2026-11-22T20:59:01.123456789Z.
+
+    Completion of commands, options and file names, for the start file of the shell:
+
+    \b
+      bash  eval "$(_EVTAPE_COMPLETE=bash_source evtape)"
+      zsh   eval "$(_EVTAPE_COMPLETE=zsh_source evtape)"
+      fish  _EVTAPE_COMPLETE=fish_source evtape | source
     """
 
 
@@ -122,9 +159,9 @@ def run(arguments: Sequence[str], closed: frozenset[int] = frozenset()) -> int:
 
 
 def tell(message: str, name: str = "evtape") -> None:
-    """One line to the person on stderr, whatever is in ``message``."""
+    """A message on stderr, whatever is in ``message``: one line, which a terminal gets wrapped between words."""
     with contextlib.suppress(OSError):
-        print(visible(f"{name}: {' '.join(message.split())}"), file=sys.stderr, flush=True)
+        _show.say(visible(f"{name}: {' '.join(message.split())}"), error=True)
 
 
 def visible(text: str) -> str:

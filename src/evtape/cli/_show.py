@@ -1,16 +1,29 @@
-"""What people look at: numbers, pictures of block characters, progress bars. The latter two only on a terminal."""
+"""What people look at: text that fits the terminal, numbers, pictures of block characters, progress bars.
+
+Pictures, colours, wrapped lines and progress bars are for terminals only. A pipe gets plain text, one line per fact.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
+
+Part = str | tuple[str, str]  # a piece of text, or one with its style
+Words = str | Sequence[Part]
+
+TIME = "dim"  # the style of times
+_UNBROKEN = re.compile(r"(?<=[0-9]) (?=(?:bytes?|events?)\b)|(?<=\bevent) (?=[0-9])")  # a number and its noun
+_JOINT = "\ue000"  # stands for a space at which a line is not broken; it is not printable, so no text has it
+STATES = {"clean": "green", "open": "yellow", "damaged": "bold red", "invalid": "bold red"}
 
 _BLOCKS = " ▁▂▃▄▅▆▇█"
 _BARS = " ▏▎▍▌▋▊▉█"
@@ -18,14 +31,28 @@ _BAR_AFTER = 0.4  # seconds; a shorter job needs no bar
 _BAR_EVERY = 0.1
 
 
-def console() -> Console:
-    """Standard output. In a pipe no escape codes are written and nothing is cut or wrapped."""
+def console(error: bool = False) -> Console:
+    """Standard output, or standard error. In a pipe no escape codes are written and nothing is cut or wrapped."""
     from rich.console import Console
 
-    result = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
+    stream = sys.stderr if error else sys.stdout
+    result = Console(
+        stderr=error,
+        force_terminal=stream.isatty(),
+        color_system="auto" if has_colours(stream) else None,
+        highlight=False,
+        soft_wrap=True,
+        markup=False,
+        emoji=False,
+    )
     if not result.is_terminal:
         result.width = 100
     return result
+
+
+def has_colours(stream: IO[str]) -> bool:
+    """Whether escape codes for colours make sense there: a terminal, and NO_COLOR is not set (https://no-color.org)."""
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def has_pictures(out: Console) -> bool:
@@ -33,13 +60,45 @@ def has_pictures(out: Console) -> bool:
     return out.is_terminal and not out.options.ascii_only
 
 
-def pairs(out: Console, rows: Sequence[tuple[str, str]]) -> None:
-    """Names and values, one a line, values aligned."""
-    from rich.text import Text
+def say(*parts: Part, indent: int = 0, error: bool = False) -> None:
+    """Print a paragraph. In a pipe it is one line; on a terminal it is wrapped between words, with a hanging indent."""
+    stream = sys.stderr if error else sys.stdout
+    if not stream.isatty():
+        print(" " * indent + plain(parts), file=stream, flush=error)
+        return
+    paragraph(console(error), parts, indent)
 
+
+def paragraph(out: Console, words: Words, indent: int = 0) -> None:
+    """The same on a console that is there already."""
+    _hang(out, " " * indent, words, indent + 2)
+
+
+def plain(words: Words) -> str:
+    """``words`` without their styles."""
+    return words if isinstance(words, str) else "".join(part if isinstance(part, str) else part[0] for part in words)
+
+
+def pairs(out: Console, rows: Sequence[tuple[str, Words]]) -> None:
+    """Names and values, one a line, values aligned."""
     width = max(len(name) for name, _ in rows)
     for name, value in rows:
-        out.print(Text.assemble((f"{name:<{width}}  ", "cyan"), value))
+        _hang(out, (f"{name:<{width}}  ", "cyan"), value, width + 2)
+
+
+def _hang(out: Console, head: Part, words: Words, indent: int) -> None:
+    """``words`` behind ``head``; lines after the first begin at column ``indent``. Nothing is cut."""
+    from rich.text import Text
+
+    text = Text.assemble(*([words] if isinstance(words, str) else words))
+    lines = [text]
+    if out.is_terminal:
+        text.plain = _UNBROKEN.sub(_JOINT, text.plain)
+        lines = list(text.wrap(out, max(out.width - indent, 16), overflow="fold")) or lines
+    for number, line in enumerate(lines):
+        line.plain = line.plain.replace(_JOINT, " ")
+        line.rstrip()
+        out.print(Text.assemble(" " * indent if number else head, line))
 
 
 # -------------------------------------------------------------------------------------------------------------- numbers
@@ -63,9 +122,21 @@ def count_text(count: float) -> str:
     return f"{count:,.3g} G"
 
 
-def cut(text: str, width: int) -> str:
-    """``text`` in at most ``width`` characters; of a long one the end, which tells names apart."""
-    return text if len(text) <= width else "…" + text[1 - width :]
+def counted(count: int, noun: str) -> str:
+    """A number and its noun, for instance ``1 event`` or ``5,684 events``."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+_RATES = (("s", 1, 0.1), ("hour", 3600, 1), ("day", 86400, 0.1))  # a unit, its seconds, the least that it is used for
+
+
+def rate_text(per_second: float, noun: str = "") -> str:
+    """A rate in the unit in which it is not near zero, for instance ``534 events/s`` or ``8.2 events/day``."""
+    for unit, seconds, least in _RATES:
+        rate = per_second * seconds
+        if rate >= least:
+            return f"{rate:,.{1 if rate < 100 else 0}f}{noun and ' '}{noun}/{unit}"
+    return f"{per_second * 86400 * 365.2425:.3g}{noun and ' '}{noun}/year"
 
 
 def duration_text(nanoseconds: float) -> str:
@@ -140,14 +211,15 @@ class _Bar:
         self._bar.update(self._task, completed=done, total=max(total, done), refresh=True)
 
     def _start(self) -> None:
-        from rich.console import Console
         from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
         # The bar leaves the end of the line free: the echo of Ctrl-C must not begin another one.
+        out = console(error=True)
+        width = min(max(out.width - 42, 8), 28)
         counted = (TextColumn(f"{{task.completed:,.0f}} of {{task.total:,.0f}} {self._unit}"),)
         sized = (DownloadColumn(), TransferSpeedColumn())
-        columns = (TextColumn("{task.description}"), BarColumn(28), *(sized if self._unit == "bytes" else counted))
-        self._bar = Progress(*columns, console=Console(stderr=True), transient=True, auto_refresh=False)
+        columns = (TextColumn("{task.description}"), BarColumn(width), *(sized if self._unit == "bytes" else counted))
+        self._bar = Progress(*columns, console=out, transient=True, auto_refresh=False)
         self._task = self._bar.add_task(self._what)
         self._bar.start()
 

@@ -11,6 +11,7 @@ import evtape
 
 from . import InputError, _framing, damage_told, need_stdin, tell
 from ._json import event_of
+from ._show import counted
 from ._streams import chunks, close_on_sigterm, code_after, store
 
 Payloads = list[bytes | memoryview]
@@ -26,7 +27,10 @@ Payloads = list[bytes | memoryview]
     help="Lines, or records after their length as an unsigned 32-bit number.",
 )
 @click.option(
-    "--json", "as_json", is_flag=True, help="Lines as 'evtape cat --json' prints them; they keep their times."
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Lines as 'evtape cat --json' prints them, of any --data; they keep their times.",
 )
 def command(path: str, framing: str, as_json: bool) -> int:
     """Append events from standard input.
@@ -54,7 +58,7 @@ def command(path: str, framing: str, as_json: bool) -> int:
             stored += keep(splitter.finish())
         finally:
             if sys.stderr.isatty():
-                tell(f"{path}: {stored:,} events appended, {len(tape):,} in the stream")
+                tell(f"{path}: {counted(stored, 'event')} appended, {len(tape):,} in the stream")
     return code_after(tape)
 
 

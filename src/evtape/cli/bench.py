@@ -10,10 +10,8 @@ import tempfile
 
 import click
 
-import evtape
-
-from . import GOOD
-from ._show import bar, console, count_text, has_pictures
+from . import GOOD, InputError, has_native
+from ._show import bar, console, count_text, counted, has_pictures, paragraph
 
 # What is shown, the method, and the core it needs.
 _ROWS = (
@@ -23,6 +21,7 @@ _ROWS = (
     ("memory mapped, pure core", "mapped", "python"),
     ("memory mapped, native core", "mapped", "native"),
 )
+_FIGURES = 61  # columns of a row without its picture
 
 
 @click.command()
@@ -31,16 +30,17 @@ _ROWS = (
 @click.option("--dir", "folder", type=click.Path(file_okay=False, exists=True), help="Where files are written.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per row.")
 def command(messages: int, size: int, folder: str | None, as_json: bool) -> int:
-    """Store messages in five ways, as the article behind evtape does, and compare.
+    """Compare five ways to store messages.
 
-    Each way is the median of seven runs in a process of its own; room in a mapping is made before the clock starts. The
-    files are removed again.
+    They are those of the article that evtape comes from. Each figure is the median of seven runs in a process of its
+    own. The room in a mapping is made before the clock starts. The files are removed again.
     """
     out = console()
     baseline = 0.0
     with tempfile.TemporaryDirectory(prefix="evtape-bench-", dir=folder) as work:
         if not as_json:
-            out.print(f"{messages:,} messages of {size:,} bytes, one writer\n", style="bold")
+            paragraph(out, [(f"{counted(messages, 'message')} of {counted(size, 'byte')}, one writer", "bold")])
+            out.print()
         for name, method, core in _ROWS:
             rate = _rate(method, core, work, messages, size)
             baseline = baseline or rate or 0.0
@@ -50,9 +50,10 @@ def command(messages: int, size: int, folder: str | None, as_json: bool) -> int:
                     flush=True,
                 )
             elif rate is None:
-                out.print(f"{name:<27} not run: the compiled core is not installed")
+                out.print(f"{name:<27} not run: it is not installed")
             else:
-                picture = "  " + bar(rate / 6e6, 24) if has_pictures(out) else ""
+                width = min(out.width - _FIGURES, 24)
+                picture = "  " + bar(rate / 6e6, width) if has_pictures(out) and width >= 8 else ""
                 megabytes = rate * size / 1e6
                 out.print(
                     f"{name:<27} {count_text(rate):>7}/s {megabytes:>8,.0f} MB/s {rate / baseline:>6.1f}x{picture}"
@@ -62,15 +63,12 @@ def command(messages: int, size: int, folder: str | None, as_json: bool) -> int:
 
 def _rate(method: str, core: str, work: str, messages: int, size: int) -> float | None:
     """Messages a second; None where the core is not there."""
-    if core == "native" and not _has_native():
+    if core == "native" and not has_native():
         return None
     environment = os.environ | ({"EVTAPE_BACKEND": core} if core else {})
     words = [sys.executable, "-m", "evtape.cli._methods", method, work, str(messages), str(size)]
-    done = subprocess.run(words, env=environment, check=True, capture_output=True, text=True)
+    done = subprocess.run(words, env=environment, check=False, capture_output=True, text=True)
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"])[-1]
+        raise InputError(f"the method {method!r} failed in {work}: {reason}")
     return messages / int(done.stdout) * 1e9
-
-
-def _has_native() -> bool:
-    from importlib.util import find_spec
-
-    return evtape.backend == "native" or find_spec("evtape.core.native") is not None

@@ -10,44 +10,78 @@ from collections.abc import Callable, Iterable, Iterator
 import click
 
 import evtape
+from evtape.core.times import iso
 
-from . import DAMAGED, GOOD, _framing, need_stdout, open_to_read, tell
-from ._json import line_of
-from ._times import TIME, iso
+from . import DAMAGED, GOOD, _framing, _json, _show, need_stdout, open_to_read, tell
+from ._times import TIME
 
 
 @click.command()
 @click.argument("path", type=click.Path())
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per line; 'evtape append --json' reads it back.")
+@click.option(
+    "--data",
+    "kind",
+    type=click.Choice(_json.KINDS),
+    help=f"With --json, what payloads are: text, a JSON value, or bytes in hex or base64.  [default: {_json.DEFAULT}]",
+)
 @click.option("--framing", type=click.Choice(_framing.NAMES), help="Payloads alone, as 'evtape append' reads them.")
-@click.option("--from", "start", type=TIME, help="Events at this time or later.")
-@click.option("--to", "end", type=TIME, help="Events before this time.")
+@click.option("--from", "--since", "start", type=TIME, help="Events at this time or later.")
+@click.option("--to", "--until", "end", type=TIME, help="Events before this time.")
 @click.option("-n", "count", type=int, help="The first N events; -N the last ones.")
 def command(
-    path: str, as_json: bool, framing: str | None, start: int | None, end: int | None, count: int | None
+    path: str,
+    as_json: bool,
+    kind: str | None,
+    framing: str | None,
+    start: int | None,
+    end: int | None,
+    count: int | None,
 ) -> int:
     """Print the events of a stream.
 
     One line per event: its time, then its payload as text, in which anything that is not printable is escaped; on a
-    terminal a payload that is not text is cut at the edge. With --json or --framing the payload is exact.
+    terminal a payload that is not text is cut at the edge. With --json or --framing the payload is exact; only on a
+    terminal --framing lines escapes what is not printable, and the binary framings are refused there.
+
+    With --json every line has the same keys: ordinal, timestamp (nanoseconds), time (ISO 8601, UTC) and one for the
+    payload. --data chooses it, never the contents: data_base64 (the default), data_hex, data (--data text) or data_json
+    (--data json, the payload as the JSON value it is). A payload that is not of the chosen kind ends the command with
+    exit code 2 and is named.
+
+    A TIME is nanoseconds since 1970, ISO 8601 (local time when it has no zone), or a distance from now:
+
+    \b
+      -1h   '10 min ago'   today   'yesterday 14:00'
 
     Ends at what is published when it begins. Damaged events are left out, named on stderr, and make the exit code 1.
     """
     if as_json and framing:
         raise click.UsageError("give --json or --framing, not both")
+    if kind and not as_json:
+        raise click.UsageError("--data is for --json; give both")
     need_stdout()
-    form: Callable[[evtape.Event], bytes]
-    if framing:
-        frame = _framing.framed(framing)
-        form = lambda event: frame(event.data)  # noqa: E731 (one of three ways to print an event)
-    else:
-        form = line_of if as_json else _text_form()
+    form = _json.liner(path, kind or _json.DEFAULT) if as_json else _framed(framing) if framing else _text_form()
     damage = _Damage()
     write = sys.stdout.buffer.write
     with open_to_read(path) as tape:
-        for event in damage.others(_selected(tape, start, end, count)):
-            write(form(event))
+        try:
+            for event in damage.others(_selected(tape, start, end, count)):
+                write(form(event))
+        except _json.KindError:
+            sys.stdout.flush()  # what is good comes before the message
+            raise
     return damage.report()
+
+
+def _framed(name: str) -> Callable[[evtape.Event], bytes]:
+    """What makes the bytes of a framing of an event. No payload commands a terminal."""
+    frame = _framing.framed(name)
+    if not sys.stdout.isatty():
+        return lambda event: frame(event.data)
+    if name != "lines":
+        raise click.UsageError(f"--framing {name} is binary and standard output is a terminal; send it to a file")
+    return lambda event: "".join([*map(_visible, str(event.data, "utf-8", "backslashreplace")), "\n"]).encode()
 
 
 def _selected(tape: evtape.Reader, start: int | None, end: int | None, count: int | None) -> Iterable[evtape.Event]:
@@ -96,13 +130,16 @@ class _Damage:
 def _text_form() -> Callable[[evtape.Event], bytes]:
     """What makes a line of an event. An escape sequence in a payload never reaches the terminal."""
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    # The console of Windows obeys escape codes only when it is asked to, which rich does and this does not.
+    has_colours = _show.has_colours(sys.stdout) and sys.platform != "win32"
+    dim, normal = ("\x1b[2m", "\x1b[0m") if has_colours else ("", "")
 
     def form(event: evtape.Event) -> bytes:
         data = event.data
         text = str(data, "utf-8", "backslashreplace")
         if not text.isprintable():
             text = _escaped(data, text, width)
-        return f"{iso(event.timestamp)} {text}\n".encode()
+        return f"{dim}{iso(event.timestamp)}{normal} {text}\n".encode()
 
     return form
 

@@ -10,9 +10,9 @@ import click
 import numpy as np
 
 import evtape
+from evtape.core.times import iso
 
 from . import _show, visible
-from ._times import iso
 from .verify import code_of_report
 
 if TYPE_CHECKING:
@@ -26,21 +26,24 @@ if TYPE_CHECKING:
 _DEFAULT = "evtape-demo.tape"
 _EVENTS = {"native": 1_000_000, "python": 400_000}  # recorded unless told otherwise; a few seconds on either core
 _LARGEST = 48_000  # bytes of a source; larger ones would make the end hard to choose
+_FIGURES = 29  # columns that calls, own time and share take behind a name
+_BAR = 12
+_WITH_BARS = 78  # columns from which on there is room for bars
 _SHARE = 10  # the window is this part of the whole
 
 
 @click.command()
 @click.argument("path", type=click.Path(), default=_DEFAULT)
-@click.option("--files", type=click.IntRange(min=1), help="Trace the work on so many source files.")
-@click.option("--seconds", type=click.FloatRange(min=0, min_open=True), help="Trace for so long.")
+@click.option("--files", type=click.IntRange(min=1), help="Trace the work on this many source files.")
+@click.option("--seconds", type=click.FloatRange(min=0, min_open=True), help="Trace for this long.")
 def command(path: str, files: int | None, seconds: float | None) -> int:
-    """Record a real program call by call, and show what was recorded.
+    """Record a real program call by call.
 
     Traces the standard library while it takes its own sources apart (tokens, syntax tree, source again, code,
     disassembled): each call and each return of a Python function is an event with a time in nanoseconds. Then
     verifies the stream, reads it back, and takes a time window out of its middle.
 
-    PATH is made anew (without PATH: evtape-demo.tape, replaced by the next demo).
+    PATH must be new. Without PATH the stream is evtape-demo.tape, which the next demo replaces.
     """
     out = _show.console()
     heading(out, "recording every call of the standard library taking its own sources apart")
@@ -52,16 +55,14 @@ def command(path: str, files: int | None, seconds: float | None) -> int:
         _look(out, tape)
     heading(out, "next")
     for line in (f"evtape info {path}", f"evtape cat -n 3 {path}"):
-        out.print(f"  {visible(line)}")
+        _show.paragraph(out, visible(line), 2)
     return code_of_report(report)
 
 
 def heading(out: Console, text: str) -> None:
     """A line over what follows."""
-    from rich.text import Text
-
     out.print()
-    out.print(Text(text, style="bold"))
+    _show.paragraph(out, [(text, "bold")])
 
 
 def _record(path: str, files: int | None, seconds: float | None) -> tuple[Tracer, int]:
@@ -102,27 +103,21 @@ def _summary(
     rate = tracer.events / tracer.nanoseconds * 1e9
     took = _show.duration_text(verify_seconds * 1e9)
     per_second = _show.count_text(report.events / verify_seconds), _show.bytes_text(report.end / verify_seconds)
-    state = (
-        f"{report.state}, every checksum matches"
-        if report.ok
-        else f"{report.state}: {visible(report.problems[0].message)}"
-    )
+    found = ", every checksum matches" if report.ok else f": {visible(report.problems[0].message)}"
+    verified = f"{found}; {took}, {per_second[0]} events/s, {per_second[1]}/s"
     _show.pairs(
         out,
         [
             ("stream", visible(tape.path)),
             ("backend", evtape.backend),
-            ("traced", f"work on {worked:,} source files, {tracer.nanoseconds / 1e9:.2f} s"),
+            ("traced", f"work on {_show.counted(worked, 'source file')}, {tracer.nanoseconds / 1e9:.2f} s"),
             ("events", f"{len(tape):,}"),
             ("rate", f"{rate:,.0f} events/s, the traced program and its tracer included"),
             ("bytes", f"{report.end:,}"),
             ("sizes", f"min {sizes.min():,}, mean {sizes.mean():,.1f}, max {sizes.max():,} bytes"),
-            ("first", iso(tape[0].timestamp)),
-            ("last", iso(tape[-1].timestamp)),
-            (
-                "verify",
-                f"{state}; {took}, {per_second[0]} events/s, {per_second[1]}/s",
-            ),
+            ("first", [(iso(tape[0].timestamp), _show.TIME)]),
+            ("last", [(iso(tape[-1].timestamp), _show.TIME)]),
+            ("verify", [(report.state, _show.STATES[report.state]), verified]),
         ],
     )
 
@@ -142,14 +137,15 @@ def _look(out: Console, tape: evtape.Reader) -> None:
     window = tape.between(starting_at=start, ending_before=start + width)
     found = time.perf_counter_ns() - begin
     heading(out, f"a window out of the middle: {iso(start)} and {_show.duration_text(width)} on")
-    out.print(f"  {len(window):,} events, found in {_show.duration_text(found)}; the slowest calls in it, by own time")
+    events = _show.counted(len(window), "event")
+    _show.paragraph(out, f"{events}, found in {_show.duration_text(found)}; the slowest calls in it, by own time", 2)
     _slowest(out, slowest(window, start, 5), functions)
 
 
 def _chart(out: Console, since: np.ndarray[tuple[int], np.dtype[np.int64]], span: int) -> None:
     from rich.text import Text
 
-    bins = 64
+    bins = max(min(out.width - 10, 64), 16)
     rates = np.bincount(since * bins // span, minlength=bins)[:bins] / (span / bins / 1e9)
     heading(out, "events per second")
     rows = _show.chart(rates.tolist(), 4)
@@ -163,21 +159,28 @@ def _functions(out: Console, functions: Sequence[Function], total: int) -> None:
     from rich.text import Text
 
     heading(out, "busiest functions")
-    out.print(Text(f"  {'function':<35} {'calls':>9}  {'own time':>8}  {'share':>5}", style="cyan"))
+    pictures = _show.has_pictures(out) and out.width >= _WITH_BARS
+    width = max(min(out.width, 100) - _FIGURES - (_BAR + 2 if pictures else 0), 16)
+    labels = [visible(function.label) for function in functions]
+    width = min(max([35, *map(len, labels)]), width)
+    out.print(Text(f"  {'function':<{width}} {'calls':>9}  {'own time':>8}  {'share':>5}", style="cyan"))
     top = max((function.own for function in functions), default=0) or 1
-    pictures = _show.has_pictures(out)
-    for function in functions:
+    for function, label in zip(functions, labels, strict=True):
+        if len(label) > width:  # it is not cut: it has a line of its own
+            _show.paragraph(out, label, 2)
+            label = ""
         share = f"{function.own / (total or 1):5.1%}"
-        name = f"  {_show.cut(visible(function.label), 35):<35} "
-        row = f"{name}{function.calls:>9,}  {_show.duration_text(function.own):>8}  {share:>5}"
-        out.print(Text.assemble(row, (f"  {_show.bar(function.own / top, 12)}" if pictures else "", "green")))
+        row = f"  {label:<{width}} {function.calls:>9,}  {_show.duration_text(function.own):>8}  {share:>5}"
+        out.print(Text.assemble(row, (f"  {_show.bar(function.own / top, _BAR)}" if pictures else "", "green")))
 
 
 def _slowest(out: Console, calls: Sequence[Returned], functions: Sequence[Function]) -> None:
-    from rich.text import Text
-
-    for call in calls:
-        function = functions[call.function]
-        took = f"{_show.duration_text(call.own):>10}"
-        name = f"  {_show.cut(visible(function.label), 36):<36}"
-        out.print(Text.assemble((took, "cyan"), f"{name}  depth {call.depth:>2}  {visible(function.place)}"))
+    rows = [(call, visible(functions[call.function].label), visible(functions[call.function].place)) for call in calls]
+    width = max([36, *(len(label) for _, label, _ in rows)])
+    fits = all(24 + width + len(place) <= out.width for _, _, place in rows)
+    for call, label, place in rows:
+        took, depth = (f"{_show.duration_text(call.own):>10}", "cyan"), f"depth {call.depth:>2}"
+        if fits:
+            _show.paragraph(out, [took, f"  {label:<{width}}  {depth}  {place}"])
+        else:
+            _show.pairs(out, [(took[0], label), ("", f"{depth}  {place}")])

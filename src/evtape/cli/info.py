@@ -8,41 +8,61 @@ from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
-import numpy.typing as npt
 
 import evtape
 from evtape.core.format import ENTRY_SIZE, FIRST_OFFSET, HEADER, HEADER_SIZE
+from evtape.core.times import iso
 
-from . import DAMAGED, GOOD, _show, need_stdout, open_to_read, visible
-from ._times import iso
+from . import DAMAGED, GOOD, _show, code_of, is_pure, need_stdout, open_to_read, tell, told, visible
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 _PASS = 1 << 20  # events per step, so that memory does not grow with the stream
-_BINS = 50  # with its name and the peak beside it, a line of 80
+_NAMES = 10  # columns of the name of a fact
+_BINS = 60  # intervals in the picture of the rate, where there is room for them
+_PEAK = 20  # columns kept for its peak
 
 
 @click.command()
-@click.argument("path", type=click.Path())
-@click.option("--json", "as_json", is_flag=True, help="As a JSON object.")
-def command(path: str, as_json: bool) -> int:
-    """Show what is in a stream, at a glance.
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path())
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per stream.")
+def command(paths: tuple[str, ...], as_json: bool) -> int:
+    """Show what is in streams, at a glance.
 
     One pass over the headers of the events; payloads are not read, so damage in them is not seen: 'evtape verify' reads
     everything. On a terminal there is a picture of the rate over time and of the sizes.
+
+    Of several streams the highest exit code counts. A stream that cannot be opened does not keep the others from being
+    shown.
     """
     need_stdout()
-    with open_to_read(path) as tape:
-        facts = _Facts(tape)
-        if as_json:
-            print(json.dumps(facts.as_dict()))
+    code, shown = GOOD, False
+    out = None if as_json else _show.console()
+    for path in paths:
+        try:
+            with open_to_read(path) as tape:
+                facts = _Facts(tape)
+                pictures = _Pictures(tape, facts, out) if out is not None and _show.has_pictures(out) else None
+        except (evtape.Error, OSError) as error:
+            tell(told(error))
+            code = max(code, code_of(error))
+            continue
+        except click.ClickException as error:
+            tell(error.format_message())
+            code = max(code, error.exit_code)
+            continue
+        if out is None:
+            print(json.dumps(facts.as_dict()), flush=True)
         else:
-            out = _show.console()
+            if shown:
+                out.print()
             _show.pairs(out, facts.rows())
-            if facts.events and _show.has_pictures(out):
-                _pictures(out, tape, facts)
-    return DAMAGED if facts.state == "damaged" else GOOD
+            if pictures is not None:
+                pictures.show(out)
+        shown = True
+        code = max(code, DAMAGED if facts.state == "damaged" else GOOD)
+    return code
 
 
 class _Facts:
@@ -51,6 +71,7 @@ class _Facts:
     def __init__(self, tape: evtape.Reader) -> None:
         self.path = tape.path
         write_offset, count, self.created = _header(tape.path)
+        self.published = write_offset
         self.events = len(tape)
         self.first = self.last = 0
         self.low, self.high = 0, 0  # lowest and highest time, which in an unsorted stream are not those of the ends
@@ -108,36 +129,46 @@ class _Facts:
             "size_mean": self.payload / self.events if some else None,
             "size_max": self.size_max if some else None,
             "sorted": self.sorted,
+            "earliest_timestamp": self.low if some else None,
+            "latest_timestamp": self.high if some else None,
         }
 
-    def rows(self) -> list[tuple[str, str]]:
+    def rows(self) -> list[tuple[str, _show.Words]]:
         meaning = {
-            "clean": "clean (closed; payloads not checked)",
-            "open": "open (in use, or not closed)",
-            "damaged": "damaged; see 'evtape verify'",
+            "clean": " (closed; payloads not checked)",
+            "open": " (in use, or not closed)",
+            "damaged": "; see 'evtape verify'",
         }
-        room = self.file_size - self.bytes
-        rows = [
+        room = self.file_size - self.bytes if self.state == "open" else 0
+        more = f" (and {room:,} of room)" if room > 0 else ""
+        if self.bytes < self.published:
+            more = f" of {self.published:,} that are published"
+        rows: list[tuple[str, _show.Words]] = [
             ("path", visible(self.path)),
-            ("state", meaning[self.state]),
-            ("backend", evtape.backend),
+            ("state", [(self.state, _show.STATES[self.state]), meaning[self.state]]),
+            ("backend", evtape.backend + (" (the native core is not installed)" if is_pure else "")),
             ("events", f"{self.events:,}"),
-            ("bytes", f"{self.bytes:,}" + (f" (and {room:,} of room)" if room > 0 and self.state == "open" else "")),
-            ("created", iso(self.created)),
+            ("bytes", f"{self.bytes:,}{more}"),
+            ("created", _time(self.created)),
         ]
         if not self.events:
             return rows
-        rate = f"{self.rate:,.{1 if self.rate < 100 else 0}f} events/s" if self.rate is not None else "-"
+        rows += [("first", _time(self.first)), ("last", _time(self.last))]
+        if not self.sorted:
+            rows += [("earliest", _time(self.low)), ("latest", _time(self.high))]
         mean = self.payload / self.events
+        largest = _show.counted(self.size_max, "byte")
         return [
             *rows,
-            ("first", iso(self.first)),
-            ("last", iso(self.last)),
             ("duration", _show.duration_text(self.duration)),
-            ("rate", rate),
-            ("sizes", f"min {self.size_min:,}, mean {mean:,.1f}, max {self.size_max:,} bytes"),
-            ("times", "sorted" if self.sorted else "not sorted: some go backwards"),
+            ("rate", _show.rate_text(self.rate, "events") if self.rate is not None else "-"),
+            ("sizes", f"min {self.size_min:,}, mean {mean:,.1f}, max {largest}"),
+            ("times", "sorted" if self.sorted else [("not sorted", "yellow"), ": some go backwards"]),
         ]
+
+
+def _time(nanoseconds: int) -> _show.Words:
+    return [(iso(nanoseconds), _show.TIME)]
 
 
 def _header(path: str) -> tuple[int, int, int]:
@@ -149,33 +180,42 @@ def _header(path: str) -> tuple[int, int, int]:
 # ------------------------------------------------------------------------------------------------------------- pictures
 
 
-def _pictures(out: Console, tape: evtape.Reader, facts: _Facts) -> None:
-    from rich.text import Text
+class _Pictures:
+    """How the events are spread over time, and their payloads over sizes."""
 
-    rate, sizes = _histograms(tape, facts)
-    if facts.duration:
-        seconds = facts.duration / 1e9 / _BINS
-        peak = f"peak {rate.max() / seconds:,.{0 if rate.max() >= 100 * seconds else 1}f}/s"
-        out.print(Text.assemble(("rate      ", "cyan"), (_show.sparkline(rate.tolist()), "green"), f"  {peak}"))
-    out.print()
-    top = int(sizes.max())
-    for power in np.flatnonzero(sizes):
-        low, high = (1 << int(power)) >> 1, (1 << int(power)) - 1
-        label = f"{low:,}" if low >= high else f"{low:,} - {high:,}"
-        share = int(sizes[power])
-        out.print(
-            Text.assemble((f"{label:>21} B  ", "cyan"), (f"{_show.bar(share / top, 36):<36}", "green"), f"  {share:,}")
-        )
+    def __init__(self, tape: evtape.Reader, facts: _Facts, out: Console) -> None:
+        self._facts = facts
+        self._bins = max(min(out.width - _NAMES - _PEAK, _BINS), 16)
+        self._rate = np.zeros(self._bins, np.int64)  # events per interval of time
+        self._sizes = np.zeros(34, np.int64)  # events per power of two of the payload size
+        width = -(-(facts.duration + 1) // self._bins)
+        for start in range(0, facts.events, _PASS):
+            part = tape[start : min(start + _PASS, facts.events)]
+            # Unsigned, because a span may be wider than int64.
+            since = part.timestamps.astype(np.uint64) - np.uint64(facts.low % 2**64)
+            bins = (since // np.uint64(width)).astype(np.int64)
+            self._rate += np.bincount(bins, minlength=self._bins)[: self._bins]
+            self._sizes += np.bincount(np.frexp(part.sizes)[1], minlength=34)
+
+    def show(self, out: Console) -> None:
+        from rich.text import Text
+
+        if not self._facts.events:
+            return
+        if self._facts.duration:
+            seconds = self._facts.duration / 1e9 / self._bins
+            name, line = ("over time ", "cyan"), _show.sparkline(self._rate.tolist())
+            out.print(Text.assemble(name, (line, "green"), f"  peak {_show.rate_text(self._rate.max() / seconds)}"))
+        out.print()
+        powers = np.flatnonzero(self._sizes)
+        labels = [_range((1 << int(power)) >> 1, (1 << int(power)) - 1) for power in powers]
+        shares = [int(self._sizes[power]) for power in powers]
+        wide, count = max(map(len, labels)), max(len(f"{share:,}") for share in shares)
+        width = max(min(out.width - wide - count - 4, 36), 4)
+        for label, share in zip(labels, shares, strict=True):
+            bar = f"{_show.bar(share / max(shares), width):<{width}}"
+            out.print(Text.assemble((f"{label:>{wide}}  ", "cyan"), (bar, "green"), f"  {share:>{count},}"))
 
 
-def _histograms(tape: evtape.Reader, facts: _Facts) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Events per interval of time, and per power of two of the payload size."""
-    rate, sizes = np.zeros(_BINS, np.int64), np.zeros(34, np.int64)
-    width = -(-(facts.duration + 1) // _BINS)
-    for start in range(0, facts.events, _PASS):
-        part = tape[start : min(start + _PASS, facts.events)]
-        # Unsigned, because a span may be wider than int64.
-        since = part.timestamps.astype(np.uint64) - np.uint64(facts.low % 2**64)
-        rate += np.bincount((since // np.uint64(width)).astype(np.int64), minlength=_BINS)[:_BINS]
-        sizes += np.bincount(np.frexp(part.sizes)[1], minlength=34)
-    return rate, sizes
+def _range(low: int, high: int) -> str:
+    return f"{low:,} B" if low >= high else f"{low:,} - {high:,} B"

@@ -1,4 +1,4 @@
-"""``evtape recover``: keep the intact beginning of a stream, and say what was lost."""
+"""``evtape recover``: keep the valid prefix of a stream, and say what was lost."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import evtape
 from evtape.recovery.report import Salvaged
 from evtape.recovery.salvage import marks_of
 
-from . import DAMAGED, GOOD, visible
-from ._show import progress
-from .verify import problem_text
+from . import DAMAGED, GOOD, _show, visible
+from ._show import counted, progress
+from .verify import problem_text, sizes_of
 
 _RUNS_SHOWN = 10  # the rest is in the marks
 
@@ -21,18 +21,18 @@ _RUNS_SHOWN = 10  # the rest is in the marks
 @click.argument("path", type=click.Path())
 @click.option("-o", "--output", type=click.Path(), help="Write the recovered stream there; PATH stays as it is.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be done.")
-@click.option("--salvage", is_flag=True, help="Into --output also what is intact behind damage, marked as doubtful.")
+@click.option("--salvage", is_flag=True, help="Write intact events from after the damage too, marked as doubtful.")
 @click.option("--json", "as_json", is_flag=True, help="The report as a JSON object.")
 def command(path: str, output: str | None, dry_run: bool, salvage: bool, as_json: bool) -> int:
-    """Keep the intact beginning of a damaged stream.
+    """Keep the valid prefix of a damaged stream.
 
-    A stream that was not closed loses its room without events only. The bytes that are cut are saved beside the
-    stream first, in PATH.quarantine-OFFSET. Nothing is ever overwritten.
+    A stream that was not closed loses only its room without events. The bytes that are cut are saved first, in
+    PATH.quarantine-OFFSET. No file is ever overwritten.
 
-    With --salvage, intact events behind damage are taken over too, also where the beginning of PATH is lost. How many
-    are missing between them nothing can tell: OUTPUT.salvage.json says which ones they are.
+    With --salvage, intact events from after the damage are kept too, even if the first bytes of PATH are lost. The
+    number of events missing between them is unknown, so OUTPUT.salvage.json lists the doubtful ones.
 
-    Exit code 0: nothing was lost; 1: published bytes were cut (with --dry-run: would be), or events are doubtful;
+    Exit code 0: no event was lost; 1: published bytes were cut (with --dry-run: would be), or events are doubtful;
     2: not a stream, or in use.
     """
     if dry_run and output is not None:
@@ -41,51 +41,58 @@ def command(path: str, output: str | None, dry_run: bool, salvage: bool, as_json
         raise click.UsageError("--salvage writes another stream; give --output")
     with progress("recover") as advance:
         report = evtape.recover(path, output=output, dry_run=dry_run, progress=advance, salvage=salvage)
-    print(json.dumps(report.as_dict()) if as_json else text_of(report, dry_run))
+    if as_json:
+        print(json.dumps(report.as_dict()))
+    else:
+        show(report, dry_run)
     return DAMAGED if report.lost or report.salvaged else GOOD
 
 
-def text_of(report: evtape.Report, dry_run: bool = False) -> str:
+def show(report: evtape.Report, dry_run: bool = False) -> None:
     """What was done, or would be, for a person."""
-    path, events = visible(report.path), f"{report.events:,} events, {report.end:,} bytes"
+    path, events = f"{visible(report.path)}: ", sizes_of(report)
     where = f"; written to {visible(report.output)}" if report.output is not None else ""
     if report.lost:
-        kept = f"{path}: {'would keep' if dry_run else 'kept'} {events}; {_cut(report, dry_run)}{where}"
-        return f"{kept}\n  {problem_text(report, report.problems[0])}{_salvaged(report)}"
-    if report.state == "damaged":
+        lost = (_cut(report, dry_run), _show.STATES["damaged"])
+        _show.say(path, f"{'would keep' if dry_run else 'kept'} {events}; ", lost, _saved(report), where)
+        _show.say(problem_text(report, report.problems[0]), indent=2)
+    elif report.state == "damaged":
         verb = "is" if report.output is not None else "would be" if dry_run else "is now"
         count = f"EventCount {verb} {report.events} instead of {report.event_count}"
-        saved = (
-            f"; events behind WriteOffset are saved in {visible(report.quarantine or '')}" if report.quarantine else ""
-        )
-        return f"{path}: {count}; no event is lost: {events}{saved}{where}{_salvaged(report)}"
-    if report.state == "open" and report.output is None:
+        saved = f"; events above WriteOffset are saved in {visible(report.quarantine)}" if report.quarantine else ""
+        _show.say(path, f"{count}; no event is lost: {events}{saved}{where}")
+    elif report.state == "open" and report.output is None:
         verb = "would be cut" if dry_run else "is cut"
-        return f"{path}: was not closed; room without events {verb}; no event is lost: {events}"
-    return f"{path}: {report.state}; nothing is lost: {events}{where}"
+        _show.say(path, f"was not closed; room without events {verb}; no event is lost: {events}")
+    else:
+        _show.say(path, (report.state, _show.STATES[report.state]), f"; nothing is lost: {events}{where}")
+    _show_salvaged(report)
 
 
-def _salvaged(report: evtape.Report) -> str:
+def _show_salvaged(report: evtape.Report) -> None:
     if not report.salvaged:
-        return ""
-    events = sum(run.events for run in report.salvaged)
-    runs = f"{len(report.salvaged):,} run{'s' if len(report.salvaged) > 1 else ''}"
-    taken = f"and {events:,} from behind that, in {runs}, doubtful: see {visible(marks_of(report.output or ''))}"
-    lines = [f"bytes {run.offset:,} to {run.end:,}: {_taken(run)}" for run in report.salvaged[:_RUNS_SHOWN]]
-    more = len(report.salvaged) - _RUNS_SHOWN
-    return "\n    ".join([f"\n  {taken}", *lines, *([f"and {more:,} more"] if more > 0 else [])])
+        return
+    events = counted(sum(run.events for run in report.salvaged), "event")
+    runs, marks = counted(len(report.salvaged), "run"), visible(marks_of(report.output or ""))
+    _show.say(f"and {events} from after the damage, in {runs}, doubtful: see {marks}", indent=2)
+    for run in report.salvaged[:_RUNS_SHOWN]:
+        _show.say(f"bytes {run.offset:,} to {run.end:,}: {_taken(run)}", indent=4)
+    if len(report.salvaged) > _RUNS_SHOWN:
+        _show.say(f"and {counted(len(report.salvaged) - _RUNS_SHOWN, 'more run')}", indent=4)
 
 
 def _taken(run: Salvaged) -> str:
-    return f"event {run.ordinal} and on, {run.events:,} in all, {run.doubt}" if run.events else run.doubt
+    return f"from event {run.ordinal:,} on, {counted(run.events, 'event')}, {run.doubt}" if run.events else run.doubt
 
 
 def _cut(report: evtape.Report, dry_run: bool) -> str:
-    cut = f"{report.cut:,} bytes"
+    cut = counted(report.cut, "byte")
     if not report.cut:
-        return "what followed is not in the file"
+        return "the rest is not in the file"
     if report.output is not None:
-        return f"{cut} are left out"
-    if dry_run:
-        return f"would cut {cut}"
-    return f"cut {cut}, saved in {visible(report.quarantine or '')}"
+        return f"{cut} {'is' if report.cut == 1 else 'are'} left out"
+    return f"{'would cut' if dry_run else 'cut'} {cut}"
+
+
+def _saved(report: evtape.Report) -> str:
+    return f", saved in {visible(report.quarantine)}" if report.cut and report.quarantine else ""

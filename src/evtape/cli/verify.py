@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import click
 
 import evtape
 
-from . import DAMAGED, GOOD, WRONG, code_of, tell, told, visible
-from ._show import progress
+from . import DAMAGED, GOOD, WRONG, _show, code_of, tell, told, visible
+from ._show import counted, progress
 
 _SHOWN = 10  # problems a person reads; --json lists more
 
@@ -32,7 +33,11 @@ def command(paths: tuple[str, ...], as_json: bool) -> int:
             tell(told(error))
             code = max(code, code_of(error))
             continue
-        print(json.dumps(report.as_dict()) if as_json else text_of(report), flush=True)
+        if as_json:
+            print(json.dumps(report.as_dict()))
+        else:
+            show(report)
+        sys.stdout.flush()
         code = max(code, code_of_report(report))
     return code
 
@@ -42,21 +47,30 @@ def code_of_report(report: evtape.Report) -> int:
     return GOOD if report.ok else WRONG if report.state == "invalid" else DAMAGED
 
 
-def text_of(report: evtape.Report) -> str:
-    """What was found, for a person: one line, and one for each problem."""
+def show(report: evtape.Report) -> None:
+    """What was found, for a person: one paragraph, and one for each problem."""
+    style = _show.STATES[report.state]
     if report.state == "invalid":
-        return visible(report.problems[0].message)
-    path, events = visible(report.path), f"{report.events:,} events, {report.end:,} bytes"
+        message = report.problems[0].message.removeprefix(f"{report.path}: ")
+        _show.say(f"{visible(report.path)}: ", (visible(message), style))
+        return
+    path, events = f"{visible(report.path)}: ", sizes_of(report)
     if report.ok:
-        unsorted = f"; times go backwards first at event {report.unsorted_at}" if report.unsorted_at >= 0 else ""
-        state = "clean" if report.state == "clean" else "open (in use, or not closed)"
-        return f"{path}: {state}, {events}, every checksum matches{unsorted}"
-    first = f"{path}: damaged; the intact beginning is {events}"
-    lines = [first if report.lost else f"{path}: damaged, but all of its {events} are intact"]
-    lines += [f"  {problem_text(report, problem)}" for problem in report.problems[:_SHOWN]]
+        unsorted = f"; times go backwards first at event {report.unsorted_at:,}" if report.unsorted_at >= 0 else ""
+        note = "" if report.state == "clean" else " (in use, or not closed)"
+        _show.say(path, (report.state, style), f"{note}, {events}, every checksum matches{unsorted}")
+        return
+    found = f"; the valid prefix is {events}" if report.lost else f", but no event is lost: {events}"
+    _show.say(path, (report.state, style), found)
+    for problem in report.problems[:_SHOWN]:
+        _show.say(problem_text(report, problem), indent=2)
     if report.problem_count > _SHOWN:
-        lines.append(f"  and {report.problem_count - _SHOWN:,} more")
-    return "\n".join(lines)
+        _show.say(f"and {counted(report.problem_count - _SHOWN, 'more problem')}", indent=2)
+
+
+def sizes_of(report: evtape.Report) -> str:
+    """How many events the valid prefix has, and where it ends."""
+    return f"{counted(report.events, 'event')}, {counted(report.end, 'byte')}"
 
 
 def problem_text(report: evtape.Report, problem: evtape.Problem) -> str:

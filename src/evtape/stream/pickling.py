@@ -30,7 +30,7 @@ def _reduce_reader(reader: Reader) -> tuple[Any, ...]:
 
 
 def _reduce_slice(piece: Slice) -> tuple[Any, ...]:
-    return restore_slice, (*piece.source.reopen(), piece.ordinals)
+    return restore_slice, (*piece._source.reopen(), piece.ordinals)
 
 
 def _reduce_event(event: core.Event) -> tuple[Any, ...]:

@@ -29,11 +29,6 @@ class Slice(Sequence[core.Event]):
         self._source = source
         self._ordinals = ordinals
 
-    @property
-    def source(self) -> Source:
-        """What the slice reads from."""
-        return self._source
-
     def _summary(self) -> dict[str, str]:
         """What the slice is, as text: label to value."""
         rows = {"path": self._source.path, "events": f"{len(self):,}"}

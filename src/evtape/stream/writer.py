@@ -83,15 +83,14 @@ class Writer(Tape):
     def __init__(self, path: str, options: Options, opened: OpenedStream) -> None:
         self._region = opened.region
         self._source = WriterSource(path, opened.region, options.verify_checksums)
-        #: What opening found and repaired, or None for a stream that was just made.
-        self.recovered: Report | None = opened.recovered
+        self._recovered = opened.recovered
         self._lock = opened.lock
         self._watermark_file = opened.watermark_file
         self._durability = options.durability
         self._slow = threading.RLock()
         self._section = _Section(path, self._slow)
         self._failure: Callable[[], Exception] | None = None
-        last = None if self.recovered is None else self.recovered.last_timestamp
+        last = None if self._recovered is None else self._recovered.last_timestamp
         self._appender = core.Appender(self._region, TIME_MIN if last is None else last, self._reserve)
         self._appender.limit = self._region.size
         # What another process appended may not be durable yet, so the first flush begins at the beginning.
@@ -298,7 +297,7 @@ class Writer(Tape):
         What a power loss tears after a watermark can be recognised. And a sidecar of an earlier boot
         must not stay, or else what is appended from here on would be taken for torn by a power loss before it.
         """
-        if self.recovered is None:
+        if self._recovered is None:
             return
         if self._durability != "none" or self._watermark_file.is_bound:
             position = self._flush()
@@ -309,6 +308,11 @@ class Writer(Tape):
     def closed(self) -> bool:
         """Whether ``close()`` was called."""
         return self._fd < 0
+
+    @property
+    def recovered(self) -> Report | None:
+        """What opening found and repaired, or None for a stream that was just created."""
+        return self._recovered
 
     @property
     def synced(self) -> int:
