@@ -10,19 +10,16 @@ when they close: another write per event would only make them slower than the me
 
 from __future__ import annotations
 
-import io
 import mmap
 import os
-import queue
 import struct
 import threading
 import time
 import zlib
 
 from bench.workload import ENTRY_SIZE, HEADER_SIZE, Job, Run, contender_main, passes, stream_bytes
+from evtape._methods import SEQUENTIAL
 
-PRODUCERS = 4
-BUFFER_BYTES = 1 << 20
 HEADER = struct.Struct("<qqq")
 ENTRY = struct.Struct("<qII")
 END = struct.Struct("<qq")
@@ -37,58 +34,14 @@ def finish(fd: int, job: Job, started_at: int) -> None:
     os.close(fd)
 
 
-def append_standard(fd: int, job: Job) -> None:
-    write, pack, clock, crc32, size = os.write, ENTRY.pack, time.time_ns, zlib.crc32, job.size
-    for payloads in passes(job.payloads, job.events):
-        for data in payloads:
-            write(fd, pack(clock(), size, crc32(data)) + data)
-
-
-def append_buffered(fd: int, job: Job) -> None:
-    out = io.BufferedWriter(io.FileIO(fd, "wb", closefd=False), BUFFER_BYTES)
-    write, pack, clock, crc32, size = out.write, ENTRY.pack, time.time_ns, zlib.crc32, job.size
-    for payloads in passes(job.payloads, job.events):
-        for data in payloads:
-            write(pack(clock(), size, crc32(data)))
-            write(data)
-    out.flush()
-
-
-def produce(channel: queue.Queue[bytes | None], job: Job, first: int) -> None:
-    count = len(job.payloads)
-    for i in range(first, job.events, PRODUCERS):
-        channel.put(job.payloads[i % count])
-    channel.put(None)
-
-
-def append_channel(fd: int, job: Job) -> None:
-    channel: queue.Queue[bytes | None] = queue.Queue(1024)
-    threads = [threading.Thread(target=produce, args=(channel, job, i)) for i in range(PRODUCERS)]
-    for thread in threads:
-        thread.start()
-    out = io.BufferedWriter(io.FileIO(fd, "wb", closefd=False), BUFFER_BYTES)
-    write, pack, clock, crc32, size = out.write, ENTRY.pack, time.time_ns, zlib.crc32, job.size
-    running = PRODUCERS
-    while running:
-        data = channel.get()
-        if data is None:
-            running -= 1
-        else:
-            write(pack(clock(), size, crc32(data)))
-            write(data)
-    out.flush()
-    for thread in threads:
-        thread.join()
-
-
 def run_sequential(job: Job) -> int:
     method, _, whole = job.mode.partition("-")
-    append = {"standard": append_standard, "buffered": append_buffered, "channel": append_channel}[method]
+    append = SEQUENTIAL[method]
     created = time.perf_counter_ns()
     fd, started_at = open_new(job), time.time_ns()
     os.write(fd, bytes(HEADER_SIZE))
     start = time.perf_counter_ns()
-    append(fd, job)
+    append(fd, passes(job.payloads, job.events))
     end = time.perf_counter_ns()
     finish(fd, job, started_at)
     return time.perf_counter_ns() - created if whole else end - start

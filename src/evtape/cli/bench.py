@@ -33,7 +33,7 @@ def command(messages: int, size: int, folder: str | None, as_json: bool) -> int:
     """Compare five ways to store messages.
 
     They are those of the article that evtape comes from. Each figure is the median of seven runs in a process of its
-    own. The room in a mapping is made before the clock starts. The files are removed again.
+    own. The mapped file is preallocated before the clock starts. The files are removed again.
     """
     out = console()
     baseline = 0.0
@@ -66,7 +66,7 @@ def _rate(method: str, core: str, work: str, messages: int, size: int) -> float 
     if core == "native" and not has_native():
         return None
     environment = os.environ | ({"EVTAPE_BACKEND": core} if core else {})
-    words = [sys.executable, "-m", "evtape.cli._methods", method, work, str(messages), str(size)]
+    words = [sys.executable, "-m", "evtape._methods", method, work, str(messages), str(size)]
     done = subprocess.run(words, env=environment, check=False, capture_output=True, text=True)
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"])[-1]
