@@ -11,6 +11,7 @@ import importlib
 import importlib.machinery
 import importlib.util
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from types import ModuleType
@@ -29,6 +30,11 @@ hypothesis.settings.register_profile(
     "long", hypothesis.settings.get_profile("default"), max_examples=2000, stateful_step_count=60
 )
 hypothesis.settings.load_profile(os.environ.get("EVTAPE_HYPOTHESIS", "default"))
+
+
+# A shell starts what runs in the background with SIGINT ignored, and children inherit that; some tests send it.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _take_modules() -> dict[str, ModuleType]:
