@@ -1,8 +1,9 @@
 """Instructions of one append, function by function: `python -m bench.instructions`. Needs valgrind, cc and Cython.
 
-Counts do not depend on what else the machine does, so this is how two versions of the hot path are compared. The core
-is built without the reserve of address space, which valgrind does not have; and valgrind does not know AVX-512, so the
-checksum is the rung below. What one append costs is the difference between a long and a short run.
+Instruction counts do not depend on the load of the machine, so use them to compare two versions of the hot path. The
+core is built without the reserve of address space, because valgrind cannot reserve so much. valgrind does not support
+AVX-512, so the checksum uses the next narrower implementation. The cost of one append is the difference between a long
+and a short run.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ LINE = re.compile(r"^\s*([\d,]+) \([^)]*\)\s+\S*?:(\S+)")
 
 
 def build(folder: Path) -> None:
-    """The package with its native core, for valgrind."""
+    """Build the package with its native core, for valgrind."""
     shutil.copytree(ROOT / "src" / "evtape", folder / "evtape", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
     source, suffix = folder / "native.c", sysconfig.get_config_var("EXT_SUFFIX")
     subprocess.run([sys.executable, "-m", "cython", "-3", ROOT / "ext" / "native.pyx", "-o", source], check=True)
@@ -47,7 +48,7 @@ def build(folder: Path) -> None:
 
 
 def count(folder: Path, events: int, size: int) -> Counter[str]:
-    """Instructions per function of a whole run."""
+    """Count the instructions of a whole run, per function."""
     out = folder / "callgrind.out"
     child = [sys.executable, "-c", CHILD, folder / "counted.tape", str(events), str(size)]
     environment = {**os.environ, "PYTHONPATH": str(folder), "EVTAPE_BACKEND": "native", "PYTHONHASHSEED": "0"}

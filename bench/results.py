@@ -1,4 +1,4 @@
-"""The JSON files in bench/results, and the numbers that are taken out of them."""
+"""The JSON files in bench/results, and the numbers derived from them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ RESULTS = BENCH / "results"
 
 @dataclass(frozen=True)
 class Spread:
-    """A median with what it was taken from: the smallest and the largest value."""
+    """A median with the smallest and the largest value."""
 
     median: float
     low: float
@@ -29,7 +29,7 @@ def spread(values: list[float]) -> Spread | None:
 
 
 def ratio(ours: list[float], theirs: list[float]) -> Spread | None:
-    """How many times faster `ours` is, per repetition: value i of one against value i of the other."""
+    """How many times faster `ours` is, per repetition: value i of `ours` against value i of `theirs`."""
     return spread([their / our for our, their in zip(ours, theirs, strict=False)])
 
 
@@ -58,7 +58,7 @@ def load(name: str) -> dict[str, Any]:
 
 
 def save(name: str, data: dict[str, Any]) -> Path:
-    """Written beside and renamed, so that an interrupted run leaves the result of the repetition before."""
+    """Write a temporary file and rename it, so that an interrupted run leaves the result of the previous repetition."""
     path = path_of(name)
     path.parent.mkdir(exist_ok=True)
     beside = path.with_suffix(".tmp")
