@@ -65,7 +65,7 @@ def scratch(parent: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def progress(total: int) -> Iterator[Callable[[str], None]]:
-    """A bar on a terminal that looks on; nothing when piped or without rich."""
+    """A progress bar on a terminal; nothing if stdout is a pipe or rich is missing."""
     if not is_terminal():
         yield lambda _text: None
         return
@@ -78,7 +78,7 @@ def progress(total: int) -> Iterator[Callable[[str], None]]:
     columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("", total=total)
-        # A step begins when the one before it has ended, so the count starts one behind.
+        # A step begins when the previous one has ended, so the count starts one too low.
         bar.update(task, completed=-1)
         yield lambda text: bar.update(task, advance=1, description=text[:70])
 
@@ -110,7 +110,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def toolchains(programs: dict[str, builder.Program], quick: bool) -> dict[str, str]:
-    """Build everything before the first clock starts, so that no compiler runs beside a contender."""
+    """Build everything before the first clock starts, so that no compiler runs during a measurement."""
     for name in builder.BUILDERS:
         programs[name] = builder.build(name, quick)
     return {name: program.version or f"not run: {program.why}" for name, program in programs.items()}
@@ -124,7 +124,7 @@ def show(args: argparse.Namespace) -> int:
 
 
 def make_report(args: argparse.Namespace) -> int:
-    """A result that is good enough goes into the documentation; any other is drawn beside itself, for its owner."""
+    """Draw a full result into the documentation, and any other result next to its JSON file."""
     why_not = report.why_not_published(args.name)
     folder = results.RESULTS / f"{args.name}-charts" if why_not else report.ROOT / "docs" / "charts"
     for path in [*report.write_charts(args.name, folder), report.write_report(args.name)]:

@@ -1,6 +1,6 @@
 """Compiles the programs in bench/peers on demand into bench/build, which git ignores.
 
-A program that cannot be built is not an error: its `why` goes into the results and the table says "not run: <why>".
+A program that cannot be built is not an error. The results contain its `why`, and the table says "not run: <why>".
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ C_LIBRARY = BUILD / "limits.so"
 EXT = BENCH.parent / "ext"
 BUILD_TIMEOUT_SECONDS = 900
 
-# Chronicle reaches into the platform; these are the packages that its own start scripts open on Java 17.
+# Chronicle uses internal packages of the platform; its own start scripts open these on Java 17.
 JAVA_FLAGS = [
     "--add-exports=java.base/jdk.internal.ref=ALL-UNNAMED",
     "--add-exports=java.base/sun.nio.ch=ALL-UNNAMED",
@@ -32,7 +32,7 @@ JAVA_FLAGS = [
     "--add-opens=java.base/java.util=ALL-UNNAMED",
     "--add-opens=java.base/jdk.internal.ref=ALL-UNNAMED",
     "--add-opens=java.base/sun.nio.ch=ALL-UNNAMED",
-    # The library reports its use to a server of its makers unless it is told not to.
+    # The library reports its use to a server unless this switches it off.
     "-Dchronicle.analytics.disable=true",
 ]
 
@@ -51,7 +51,7 @@ class NotBuiltError(Exception):
 
 
 def run(command: list[str], **variables: str) -> str:
-    """Run a tool and return what it prints; a failure is a reason of one line, without this machine's folders."""
+    """Run a tool and return its output. A failure raises a reason of one line, without the paths of this machine."""
     try:
         done = subprocess.run(
             command,
@@ -88,7 +88,7 @@ def sources(*patterns: str) -> list[Path]:
 
 
 def build_c(may_build: bool) -> Program:
-    """The program, and the same as a library beside it: `bench.evtape_side` runs its loop on its own memory."""
+    """Build the program, and a library with the same loop, which `bench.evtape_side` runs on its own memory."""
     compiler, output = tool("cc", "gcc", "clang"), BUILD / "limits"
     version = run([compiler, "--version"]).splitlines()[0]
     native_crc = sorted(EXT.glob("crc32*"))
@@ -161,7 +161,7 @@ def require(may_build: bool) -> None:
 
 
 def try_in_turn(attempts: list[list[str]]) -> None:
-    """The first attempt that compiles wins; if none does, the last reason is the one to show."""
+    """Return the first attempt that compiles. If none does, raise the last reason."""
     for position, attempt in enumerate(attempts):
         try:
             run(attempt)
@@ -177,7 +177,7 @@ BUILDERS: dict[str, Callable[[bool], Program]] = {
     "zig": build_zig,
     "chronicle": build_chronicle,
 }
-# These two need so long that a quick run takes them only when they are there already.
+# These two take long to build, so a quick run uses them only if they are already built.
 SLOW = {"zig", "chronicle"}
 
 

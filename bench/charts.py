@@ -1,4 +1,4 @@
-"""The charts of the documentation. A contender that was not run has no bar, and a line below the bars says so."""
+"""The charts of the documentation. A contender that was not run has no bar, and a line below the bars names it."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def latency(data: dict[str, Any]) -> str | None:
         row = row_of(data, "latency", key)
         values = [spread(values_of(row, name)) for name in names]
         if all(values):
-            # The axis is even in the names, not in their values: each percentile is one step of it.
+            # The axis is even in the names, not in their values: each percentile is one step.
             points = tuple((10.0**i, value.median) for i, value in enumerate(values) if value)
             found.append(svg.Line(row["label"].replace("`", ""), points, style_of(key)))
     ticks = [(10.0**i, name) for i, name in enumerate(names)]

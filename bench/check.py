@@ -1,6 +1,6 @@
-"""Every program that writes the format leaves one stream, and a walker that knows nothing of evtape reads it.
+"""Checks one stream of every program that writes the format, with a walker that is independent of evtape.
 
-The walker also compares the payloads with the workload, so a contender cannot win by writing something else.
+The walker also compares the payloads with the workload, so that every contender writes the same data.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ WRITERS = [
 
 
 def walk(path: Path, in_order: bool) -> int:
-    """Return the number of events, or raise ValueError with the first thing that is wrong."""
+    """Return the number of events, or raise ValueError with the first problem."""
     content = path.read_bytes()
     end, count, start = struct.unpack_from("<qqq", content)
     if end != len(content):
@@ -63,7 +63,7 @@ def walk(path: Path, in_order: bool) -> int:
 
 
 class KeepingRunner(Runner):
-    """Starts the contenders with --keep and looks at the stream before it is cleaned away."""
+    """Starts the contenders with --keep and checks the stream before it is deleted."""
 
     problem = ""
 
@@ -83,7 +83,7 @@ class KeepingRunner(Runner):
 
 
 def check(folder: Path) -> Iterator[tuple[str, str]]:
-    """The name of each writer with "good", "not run: ..." or "BAD: ..."."""
+    """Return the name of each writer with "good", "not run: ..." or "BAD: ..."."""
     runner = KeepingRunner(folder)
     experiment = Experiment("check", "", "", tuple(WRITERS), EVENTS, SIZE, inner=1, warmup=1)
     for contender in WRITERS:

@@ -1,12 +1,12 @@
-"""evtape as a contender. `EVTAPE_BACKEND` in the environment chooses the core, and the report says which one ran.
+"""evtape as a contender. `EVTAPE_BACKEND` in the environment chooses the core, and the report names it.
 
-prepared         capacity made and populated before the clock, one `append` per event
-call             the same loop, calling a function that does nothing
+prepared         `capacity` allocated and populated before the clock starts, one `append` per event
+call             the same loop with a function that does nothing
 many, array      as prepared, `append_many` and `append_array` with --batch events
-c-many, c-array  not evtape: the C loop, called from here, from and into the same memory as these two
-whole            create, append, close; whole-capacity is told the size
+c-many, c-array  not evtape: the C loop, called from here, on the same memory as these two
+whole            create, append, close; whole-capacity passes the final size
 append           the loop of `whole` alone
-latency          every append of a cold stream timed alone
+latency          the time of every single append to a cold stream
 feed, tail       one process appends every --gap ns, another one follows
 verify, iterate, timestamps: reading
 """
@@ -45,7 +45,7 @@ def run_prepared(job: Job) -> int:
 
 
 def run_call(job: Job) -> int:
-    """What the loop and a call into C cost: `callable` takes one argument and looks at its type."""
+    """The cost of the loop and of a call into C: `callable` takes one argument and checks its type."""
     nothing = callable
 
     def action() -> None:
@@ -83,7 +83,7 @@ def run_many(job: Job) -> int:
 
 
 def run_array(job: Job) -> int:
-    """Rows of the block of payloads; a batch ends where the block does, so that no row is copied beforehand."""
+    """Rows of the block of payloads. A batch ends at the end of the block, so that no row is copied beforehand."""
     rows = payload_rows(job.size)
     batches, left = [], job.events
     for start in itertools.cycle(range(0, len(rows), job.batch)):
@@ -101,7 +101,7 @@ def run_array(job: Job) -> int:
 
 
 def run_c_loop(job: Job) -> int:
-    """In this process, so that what differs from `many` and `array` is the loop and not where the bytes lie."""
+    """Run the C loop in this process, so that it differs from `many` and `array` in the loop only."""
     rows, payloads = payload_rows(job.size), job.payloads
     first_byte = bytes.__basicsize__ - 1  # of an object; the last byte of the basic size is the zero behind the data
     pointers = (ctypes.c_void_p * len(payloads))(*[id(data) + first_byte for data in payloads])
@@ -114,7 +114,7 @@ def run_c_loop(job: Job) -> int:
 
 
 def run_latency(job: Job) -> int:
-    """One clock reading between two appends: the cost of the reading and of the loop is in every sample."""
+    """One clock reading between two appends. Every sample includes the reading and the loop."""
     samples = array("q", bytes(8 * job.events))
     clock = time.perf_counter_ns
     with create(job) as tape:
@@ -163,7 +163,7 @@ def run_timestamps(job: Job) -> int:
 
 
 def run_feed(job: Job) -> int:
-    """Appends for another process that follows; both meet in a stream whose name they were given."""
+    """Append for another process that follows. Both get the name of the stream."""
     clock, gap = time.perf_counter_ns, job.gap
     with evtape.open(job.path, "a", durability="none") as tape:
         append = tape.append
@@ -178,7 +178,7 @@ def run_feed(job: Job) -> int:
 
 
 def followed(tape: evtape.Reader) -> Iterator[evtape.Event]:
-    """The events of a live stream as they are published: the reader asks again and again how many there are."""
+    """The events of a live stream as they are published. The reader polls the number of events."""
     seen = 0
     while True:
         published = len(tape)
@@ -187,9 +187,9 @@ def followed(tape: evtape.Reader) -> Iterator[evtape.Event]:
 
 
 def run_tail(job: Job) -> int:
-    """Latency from the stamp of an event to the moment when its checked payload is in our hands."""
+    """Latency from the timestamp of an event to the return of its checked payload."""
     with evtape.open(job.path, "x", durability="none"):
-        pass  # The stream has to be there before anybody can follow it.
+        pass  # The stream must exist before a reader can follow it.
     print("ready", file=sys.stderr, flush=True)
     samples = np.empty(job.events, np.int64)
     clock, first = time.time_ns, 0
@@ -203,7 +203,7 @@ def run_tail(job: Job) -> int:
     last = time.perf_counter_ns()
     job.path.unlink()
     job.extra["latency_ns"] = percentiles(samples[job.skip :].copy())
-    # The report divides by all events; the clock saw only those after the skipped ones.
+    # The report divides by all events, but the clock ran only for those after the skipped ones.
     return (last - first) * job.events // max(1, job.events - job.skip - 1)
 
 

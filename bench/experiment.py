@@ -1,4 +1,4 @@
-"""What is measured: a contender is one way to start a program, an experiment is contenders that may be compared."""
+"""A contender is one way to start a program. An experiment is a set of contenders that may be compared."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Contender:
     mode: str
     extra: tuple[str, ...] = ()
     core: str = ""  # EVTAPE_BACKEND for the process
-    needs: str = ""  # an installed Python package without which it is "not run"
-    events: int = 0  # overrides the experiment's
+    needs: str = ""  # a Python package; without it the contender is "not run"
+    events: int = 0  # overrides the number of the experiment
     size: int = 0
     inner: int = 0
     warmup: int = -1
@@ -28,12 +28,12 @@ class Contender:
 
 @dataclass(frozen=True)
 class Experiment:
-    """`inner` repetitions inside a process give one value, their median; `warmup` ones before them are thrown away.
+    """The median of `inner` repetitions in a process is one value. `warmup` repetitions run before them.
 
-    Short jobs have both, so that no contender is charged for a cold processor, a lazy import or an interpreter's first
-    turn. Long jobs need a warm-up for another reason: a virtual machine may have returned its free memory to the host,
-    and getting it back was seen to take ten times as long as the job. After some hundred megabytes every contender
-    finds the memory that it has just freed itself.
+    Short jobs have both, so that no contender pays for a cold processor, a lazy import or the interpreter's first run.
+    Long jobs need a warm-up for another reason: a virtual machine may have returned its free memory to the host, and
+    getting it back took up to ten times as long as the job. After some hundred megabytes every contender reuses the
+    memory that it has just freed.
     """
 
     name: str
@@ -48,12 +48,12 @@ class Experiment:
     extra: tuple[str, ...] = field(default=())
 
     def bytes_needed(self, contender: Contender) -> int:
-        """What a contender has on the disk at once; packages with pages and indexes take more than the stream."""
+        """The disk space of a contender. Packages with pages and indexes take more than a stream."""
         size = stream_bytes(contender.events or self.events, contender.size or self.size)
         return size if contender.program in {"evtape", "c", "go", "zig", "sequential"} else 3 * size
 
 
-# The contenders that more than one experiment has.
+# The contenders of more than one experiment.
 EVTAPE_CALL = Contender("evtape", "evtape `append` per event", "evtape", "prepared", core="native")
 EVTAPE_MANY = Contender("evtape-many", "evtape `append_many`, 1,000 a batch", "evtape", "many", core="native")
 EVTAPE_ARRAY = Contender("evtape-array", "evtape `append_array`, 1,000 a batch", "evtape", "array", core="native")

@@ -1,4 +1,4 @@
-"""The table of goals: what was promised, as a ratio inside one run, and what was measured."""
+"""The table of goals: each goal as a ratio within one run, and the measured ratio."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from bench.results import Spread, ratio, row_of, spread, values_of
 
 @dataclass(frozen=True)
 class Goal:
-    """`ours` is to be at least `target` times as fast as `theirs` by `metric`."""
+    """`ours` should be at least `target` times as fast as `theirs` by `metric`."""
 
     text: str
     experiment: str
@@ -97,7 +97,7 @@ def outcome(goal: Goal, data: dict[str, Any]) -> Outcome:
 
 
 def flatness(data: dict[str, Any], mode: str, size: int) -> Outcome:
-    """Per repetition, the dearest event of the four lengths over the cheapest; 1 is flat."""
+    """Per repetition, the highest cost per event of the four lengths over the lowest; 1 is flat."""
     rows = [row_of(data, f"growth-{size}", f"{mode}-{power}") for power in (4, 5, 6, 7)]
     why = "; ".join(sorted({row["not_run"] for row in rows if row["not_run"]}))
     turns = list(zip(*(row["values"] for row in rows), strict=False))
@@ -110,5 +110,5 @@ def flatness(data: dict[str, Any], mode: str, size: int) -> Outcome:
 
 def outcomes(data: dict[str, Any]) -> list[Outcome]:
     found = [outcome(goal, data) for goal in GOALS]
-    # The C program is a control: what the disk does to it, no contender can avoid.
+    # The C program is a control: no contender can avoid what the disk does to it.
     return found + [flatness(data, mode, size) for size in (64, 1024) for mode in ("append", "whole", "c-buffer")]

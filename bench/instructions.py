@@ -69,7 +69,7 @@ def missing() -> str:
 
 
 def build(folder: Path) -> None:
-    """The package with its native core, for valgrind."""
+    """Build the package with its native core, for valgrind."""
     shutil.copytree(ROOT / "src" / "evtape", folder / "evtape", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
     flags = f"{sysconfig.get_config_var('CFLAGS') or ''} -DEVTAPE_RESERVE=0"
     environment = {**os.environ, "EVTAPE_REQUIRE_NATIVE": "1", "EVTAPE_DEBUG": "1", "CFLAGS": flags}

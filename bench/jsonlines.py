@@ -1,7 +1,7 @@
-"""JSON lines against a binary stream, for the same events: a trade of five fields, as a program writes and reads it.
+"""Compares JSON lines with a binary stream, for the same events: trades with five fields each.
 
-The writing modes time serialisation and the file; the parsing modes end with every field as a Python number (or, for
-`tape-rows`, with one numpy array). `file_bytes_per_event` in the report is the size on the disk.
+The writing modes time the serialisation and the file. The parsing modes produce every field as a Python number, or one
+numpy array for `tape-rows`. `file_bytes_per_event` in the report is the size on the disk.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a result has to say about where it was measured. Nothing here identifies the machine or its user."""
+"""The description of the machine in a result. It identifies neither the machine nor its user."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def cpu_model() -> str:
 
 
 def file_system(folder: Path) -> str:
-    """The type of the file system that holds `folder`: the mount with the longest matching prefix."""
+    """The type of the file system that contains `folder`: the mount with the longest matching prefix."""
     best, kind = "", "unknown"
     try:
         mounts = Path("/proc/mounts").read_text(encoding="utf-8").splitlines()
@@ -41,7 +41,7 @@ def file_system(folder: Path) -> str:
 
 
 def evtape_about() -> dict[str, str]:
-    """In a process of its own, because the contenders choose the core by the environment."""
+    """Runs in its own process, because the environment chooses the core."""
     code = "import evtape; print(evtape.backend); print(getattr(evtape, '__version__', 'unknown'))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     if done.returncode:

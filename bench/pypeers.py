@@ -1,7 +1,7 @@
-"""The Python packages that do a similar job, each used in the way that suits it best; the whole job is timed.
+"""The Python packages that do a similar job, each in its fastest suitable mode. The clock covers the whole job.
 
-Every event has a stamp and, with `--crc zlib` (the default), a CRC-32 that is stored beside the payload: the same work
-as evtape's. `--crc none` leaves the checksum out where the package has none of its own, because most people would.
+Every event has a timestamp and, with `--crc zlib` (the default), a CRC-32 that is stored with the payload. This is the
+same work as evtape's. `--crc none` omits the checksum if the package has none of its own, which is the usual choice.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ ROOM_FACTOR = 3
 
 
 def checksum_of(job: Job) -> Any:
-    """A CRC for every event, or nothing at all for `--crc none`."""
+    """A CRC for every event, or none for `--crc none`."""
     return zlib.crc32 if job.crc == "zlib" else None
 
 
@@ -33,7 +33,7 @@ def batches(job: Job) -> Iterator[list[bytes]]:
 
 
 def write_arrow(job: Job) -> int:
-    """An IPC stream in batches of 1,000; a row group is built from the lists of its columns."""
+    """An IPC stream in batches of 1,000. Lists of columns form a row group."""
     import pyarrow as pa
 
     crc32, clock = checksum_of(job), time.time_ns
@@ -56,7 +56,7 @@ def open_lmdb(job: Job, writing: bool) -> Any:
     import lmdb
 
     room = ROOM_FACTOR * job.events * max(job.size + 64, 256) + (16 << 20)
-    # A map that is written directly saves LMDB the copy of every page; it is its fastest mode without sync.
+    # With a writable map LMDB need not copy every page. This is its fastest mode without sync.
     return lmdb.open(
         str(job.path),
         subdir=False,
@@ -70,7 +70,7 @@ def open_lmdb(job: Job, writing: bool) -> Any:
 
 
 def write_lmdb(job: Job) -> int:
-    """One transaction, keys in order and appended. Stamp, ordinal and CRC are the key, so that no payload is copied."""
+    """One transaction; keys are appended in order. The key holds time, ordinal and CRC, so no payload is copied."""
     crc32, clock, pack = checksum_of(job), time.time_ns, struct.Struct(">QQI").pack
 
     def action() -> None:
@@ -87,7 +87,7 @@ def write_lmdb(job: Job) -> int:
 
 
 def iterate_lmdb(job: Job) -> int:
-    """A cursor with buffers, which is the fastest that py-lmdb has: no copy, no decoding of the key, no CRC."""
+    """A cursor with buffers, the fastest way in py-lmdb: no copy, no decoding of the key, no CRC."""
 
     def action() -> None:
         env = open_lmdb(job, writing=False)
@@ -103,7 +103,7 @@ def iterate_lmdb(job: Job) -> int:
 
 
 def write_mcap(job: Job) -> int:
-    """Chunks without compression; mcap has a CRC per chunk of its own, so `--crc` changes nothing."""
+    """Chunks without compression. mcap has its own CRC per chunk, so `--crc` changes nothing."""
     from mcap.writer import CompressionType, Writer
 
     clock = time.time_ns

@@ -1,4 +1,4 @@
-"""From a result to what people read: charts, the README's table, a report of everything."""
+"""Turns a result into charts, the README's table and a report of all values."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def write_charts(name: str, folder: Path) -> list[Path]:
 
 
 def why_not_published(name: str) -> str:
-    """The documentation shows full runs only: a quick one, or one with few repetitions, would be a figure by chance."""
+    """The reason why a result is not published. A quick run, or one with few repetitions, gives figures by chance."""
     data = results.load(name)
     if data["quick"]:
         return "this is a quick run"
@@ -42,7 +42,7 @@ def why_not_published(name: str) -> str:
 
 
 def rewrite_readme(name: str, readme: Path) -> bool:
-    """Replace what stands between the markers; a README without them is left alone."""
+    """Replace the text between the markers. A README without markers does not change."""
     content = readme.read_text(encoding="utf-8") if readme.exists() else ""
     block = f"{BEGIN}\n{tables.readme_block(results.load(name))}\n{END}"
     renewed, count = re.subn(f"{re.escape(BEGIN)}.*?{re.escape(END)}", lambda _match: block, content, flags=re.DOTALL)

@@ -21,7 +21,7 @@ RESULTS = BENCH / "results"
 
 @dataclass(frozen=True)
 class Spread:
-    """A median with what it was taken from: the smallest and the largest value."""
+    """A median with the smallest and the largest value."""
 
     median: float
     low: float
@@ -34,7 +34,7 @@ def spread(values: list[float]) -> Spread | None:
 
 
 def ratio(ours: list[float], theirs: list[float]) -> Spread | None:
-    """How many times faster `ours` is, per repetition: value i of one against value i of the other."""
+    """How many times faster `ours` is, per repetition: value i of `ours` against value i of `theirs`."""
     return spread([their / our for our, their in zip(ours, theirs, strict=False)])
 
 

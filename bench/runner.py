@@ -1,9 +1,9 @@
 """Runs experiments: every repetition starts each contender once, in turn, in a fresh process.
 
-A process for each value is the fair choice for all: nobody inherits a warm allocator, a grown heap or a compiled method
-from an earlier value, and the clock runs inside the process, so that nobody pays for starting up. The order is rotated
-from one repetition to the next, so that no contender always follows the same neighbour. Ratios are made per repetition,
-from values that are seconds apart; drift of the machine cancels out.
+A process for each value is fair to all contenders: none inherits a warm allocator, a grown heap or a compiled method
+from an earlier value. The clock runs inside the process, so none pays for its start. The order rotates from one
+repetition to the next, so that no contender always follows the same one. Ratios are computed per repetition, from
+values that are seconds apart, so the drift of the machine cancels out.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Result = dict[str, Any]
 
 
 class NotRunError(Exception):
-    """A contender gave no value; the text is what the table shows."""
+    """A contender gave no value. The table shows the text."""
 
 
 class Runner:
@@ -73,7 +73,7 @@ class Runner:
         return environment
 
     def once(self, experiment: Experiment, contender: Contender) -> Result:
-        """One value of one contender: the report that it printed."""
+        """Measure one value of one contender and return the report that it printed."""
         command = self.command(experiment, contender)
         need = experiment.bytes_needed(contender)
         if shutil.disk_usage(self.folder).free < need + FREE_BYTES_KEPT:
@@ -103,7 +103,7 @@ class Runner:
         return report
 
     def live(self, experiment: Experiment, contender: Contender, command: list[str]) -> Result:
-        """Start the tailer, wait until it says that it is ready, then start the feeder; the tailer's report counts."""
+        """Start the tailer, wait until it is ready, then start the feeder. The tailer's report counts."""
         command = [*command, "--name", f"live-{contender.key}"]
         feeding = replace(contender, mode="feed", extra=experiment.extra)
         feed_command = [*self.command(experiment, feeding), "--name", f"live-{contender.key}"]
@@ -126,7 +126,7 @@ class Runner:
 
 
 def wait_until_ready(process: subprocess.Popen[str]) -> None:
-    """Read the descriptor itself: the text file around it cannot be read without waiting."""
+    """Read the descriptor itself, because a read of the text file around it would block."""
     assert process.stderr is not None
     descriptor, seen, deadline = process.stderr.fileno(), "", time.monotonic() + READY_TIMEOUT_SECONDS
     while "ready" not in seen:
@@ -166,7 +166,7 @@ def empty_result(experiment: Experiment) -> Result:
 
 
 def record(row: Result, report: Result) -> None:
-    """Keep every value; of what else a program says about itself, the last word counts."""
+    """Keep every value, and the last report of every other fact about a program."""
     row["raw"].append(report["ns_per_event"])
     row["values"].append(round(median(report["ns_per_event"]), 3))
     if "latency_ns" in report:
@@ -184,9 +184,9 @@ def measure(
     step: Callable[[str], None] = lambda _text: None,
     save: Callable[[dict[str, Result]], None] = lambda _results: None,
 ) -> dict[str, Result]:
-    """All experiments, `repeats` times; with a budget, as many repetitions as fit, and at least one.
+    """Run all experiments `repeats` times. With a budget, run as many repetitions as fit, and at least one.
 
-    A contender that fails is not tried again, and the values it had are dropped: a ratio needs all its repetitions.
+    A contender that fails does not run again, and its values are dropped, because a ratio needs all repetitions.
     """
     results = {experiment.name: empty_result(experiment) for experiment in experiments}
     started, slowest = time.monotonic(), 0.0

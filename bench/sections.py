@@ -1,4 +1,4 @@
-"""Which experiments there are. Every section answers one question of the README or of the goals."""
+"""The experiments. Every section answers one question of the README or of the goals."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ METHODS = {"standard": "standard sequential", "buffered": "buffered sequential",
 
 
 def article() -> list[Experiment]:
-    """The article's table on the article's workload, in Python and as the peers run it, appending and as a whole."""
+    """The article's table with the article's workload: appends alone and whole jobs, in all languages."""
     found = []
     for name, suffix, title in (
         ("article", "", "append alone, room prepared"),
@@ -86,7 +86,7 @@ def goals(quick: bool) -> list[Experiment]:
 
 
 def reading(quick: bool) -> list[Experiment]:
-    """Reading back, from the page cache: every process writes its file first, outside the clock."""
+    """Reads from the page cache. Every process writes its file first, outside the clock."""
     events = 100_000 if quick else MILLION
     bulk = (
         Contender("evtape-verify", "evtape `verify`", "evtape", "verify", core="native"),
@@ -121,14 +121,14 @@ def peers(quick: bool) -> list[Experiment]:
 
 
 def with_and_without(key: str, label: str) -> list[Contender]:
-    """The same work, a CRC for every event; and what most people would run, without one."""
+    """The same work with a CRC for every event, and the usual choice without one."""
     needs = "" if key == "sqlite" else key
     same = Contender(key, f"{label}, CRC per event", "pypeers", key, needs=needs)
     return [same, replace(same, key=f"{key}-no-crc", label=f"{label}, no CRC", extra=("--crc", "none"))]
 
 
 def chronicle() -> list[Experiment]:
-    """Chronicle gets 200,000 messages of warm-up in each process: its compiler needs them, ours does not."""
+    """Chronicle gets a warm-up of 200,000 messages in each process, because the JVM compiles at run time."""
     queue = Contender("chronicle", "Chronicle Queue (Java)", "chronicle", "append")
     pace = ("--gap", "10000")
     tails = (
@@ -187,7 +187,7 @@ def sizes() -> list[Experiment]:
 
 
 def growth() -> list[Experiment]:
-    """The same contender from 10^4 to 10^7 events, all in turn, so that the ratios are of one run."""
+    """The same contender from 10^4 to 10^7 events, all in turn, so that the ratios come from one run."""
     found = []
     for size in (64, 1024):
         rows = [row for power in (4, 5, 6, 7) for row in growth_rows(power)]
@@ -196,7 +196,7 @@ def growth() -> list[Experiment]:
 
 
 def growth_rows(power: int) -> list[Contender]:
-    """Short streams are repeated inside the process, as everywhere; the longest only once after its warm-up."""
+    """Short streams are repeated inside the process. The longest runs only once after its warm-up."""
     inner, warmup = {4: (5, 30), 5: (5, 8), 6: (3, 2), 7: (1, 1)}[power]
     ways = (
         ("append", "append alone", EVTAPE_APPEND),

@@ -1,11 +1,11 @@
-"""The article's methods written by hand in Python: what somebody gets without evtape.
+"""The article's methods written by hand in Python, without evtape.
 
   standard   one write() per event                       prepared   struct + mmap + zlib, pages touched before the clock
   buffered   BufferedWriter with 1 MiB                   cold       the same, pages not touched
   channel    producer threads, a queue, one writer       whole      the same: create, append, cut, close
 
-The three sequential methods have a "-whole" mode too, which times creation and closing. They store the header once,
-when they close: another write per event would only make them slower than the method they stand for.
+The three sequential methods also have a "-whole" mode, which times creation and closing. They store the header once, at
+the close, because another write per event would make them slower than the method in the article.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def run_sequential(job: Job) -> int:
 
 
 def append_mapped(region: mmap.mmap, job: Job) -> None:
-    """The loop that a Python programmer writes from the article: pack_into for the header and the entry, a slice."""
+    """The article's loop in Python: pack_into for the header and the entry, and a slice for the payload."""
     put_entry, put_end = ENTRY.pack_into, END.pack_into
     clock, crc32, size = time.time_ns, zlib.crc32, job.size
     at, count = HEADER_SIZE, 0
@@ -63,7 +63,7 @@ def append_mapped(region: mmap.mmap, job: Job) -> None:
 
 
 class Mapped:
-    """The same as something that a program can use: a method, which threads may call."""
+    """The same loop as a method that a program can use and threads may call."""
 
     def __init__(self, region: mmap.mmap) -> None:
         self.region, self.at, self.count, self.lock = region, HEADER_SIZE, 0, threading.Lock()

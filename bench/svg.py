@@ -1,4 +1,4 @@
-"""A small writer of charts as SVG: bars and lines, legible on light and dark pages, no script and no font to load."""
+"""Draws charts as SVG: bars and lines, legible on light and dark pages, without scripts or fonts to load."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
 WIDTH = 820
-LABEL_PIXELS = 7.1  # of one character, generously: nobody can measure a font that is not there
+LABEL_PIXELS = 7.1  # the width of one character, an upper estimate, because the font is unknown
 STYLE = """
 text { font: 13px system-ui, sans-serif; fill: #1f2328; }
 .title { font-size: 16px; font-weight: 600; }
@@ -149,7 +149,7 @@ def lines(
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in spots)
         parts.append(f'<polyline points="{path}" class="s{line.style} line" style="fill:none"/>')
         parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" class="s{line.style}"/>' for x, y in spots]
-        # Names that would overlap are pushed down, in the order of their lines.
+        # Overlapping names move down, in the order of their lines.
         y = max([spots[-1][1] + 4, *(other + 16 for other in taken)])
         taken.append(y)
         parts.append(f'<rect x="{right + 12:.1f}" y="{y - 9:.1f}" width="9" height="9" rx="2" class="s{line.style}"/>')

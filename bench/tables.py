@@ -1,4 +1,4 @@
-"""Markdown tables, made from a result and from nothing else."""
+"""Markdown tables that depend only on a result."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ COLD: tuple[Share, ...] = (
 
 
 def budget_table(data: dict[str, Any], experiment: str, shares: tuple[Share, ...]) -> str:
-    """Where the nanoseconds of one event go: differences between rows of the same repetition."""
+    """The parts of the time of one event: differences between rows of the same repetition."""
     rows = []
     for text, plus, minus in shares:
         columns = [row_of(data, experiment, key)["values"] for key in (*plus, *minus)]
@@ -139,7 +139,7 @@ def json_table(experiment: dict[str, Any]) -> str:
 
 
 def whole_report(data: dict[str, Any]) -> str:
-    """Everything that was measured, for bench/results/<name>.md."""
+    """The report of all values, for bench/results/<name>.md."""
     parts = [f"# Benchmark: {data['name']}", machine_line(data) + ".", "## Goals", goals_table(data)]
     parts += ["## The article's table", article_table(data)]
     for title, name, shares in (("One append", "prepared", WARM), ("One event of a whole job", "whole", COLD)):
@@ -157,7 +157,7 @@ def whole_report(data: dict[str, Any]) -> str:
 
 
 def readme_block(data: dict[str, Any]) -> str:
-    """What stands between the two markers."""
+    """The text between the two markers."""
     return (
         f"{article_table(data)}\n\n{machine_line(data)}. 10,000 events of 1 KB, a clock reading and a CRC-32 for each."
     )

@@ -1,7 +1,7 @@
-"""The events that every contender writes, and the arguments and the report that every program has.
+"""The events that every contender writes, and the arguments and the report of every program.
 
-The payloads are `distinct` pieces of one block of SplitMix64 output (seed 0, little-endian words), used in turn. The
-programs in other languages make the same bytes, so that a stream can be checked without knowing who wrote it.
+The payloads are `distinct` slices of one block of SplitMix64 output (seed 0, little-endian words), used in turn. The
+programs in other languages generate the same bytes, so that a stream can be checked without knowledge of its writer.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SOURCE_BYTES_MAX = 10_000 * 1024
 
 
 def distinct_count(size: int) -> int:
-    """10,000 payloads, or as many as fit about 10 MB: more than an inner cache, and never the same twice in a row."""
+    """10,000 payloads, or as many as fit into about 10 MB: more than an inner cache, and no payload twice in a row."""
     return min(DISTINCT_MAX, max(1, SOURCE_BYTES_MAX // size))
 
 
@@ -46,7 +46,7 @@ def payload_list(size: int) -> list[bytes]:
 
 
 def passes(payloads: list[bytes], events: int) -> Iterator[list[bytes]]:
-    """Lists that together hold `events` payloads, so that the innermost loop of a contender is over a plain list."""
+    """Lists with `events` payloads together, so that the innermost loop of a contender runs over a plain list."""
     while events > len(payloads):
         yield payloads
         events -= len(payloads)
@@ -66,7 +66,7 @@ def percentiles(samples: np.ndarray[Any, np.dtype[np.int64]]) -> dict[str, int]:
 
 
 class Job:
-    """What one run of a contender is told. `extra` goes into its report."""
+    """The arguments of one run of a contender. `extra` goes into its report."""
 
     def __init__(self, args: argparse.Namespace, path: Path) -> None:
         self.mode: str = args.mode
@@ -84,7 +84,7 @@ class Job:
         self.payloads = payload_list(self.size)
 
 
-# A run returns the nanoseconds that count for all its events.
+# A run returns the nanoseconds for all its events.
 Run = Callable[[Job], int]
 
 
@@ -106,7 +106,7 @@ def parse_args(modes: dict[str, Run], argv: list[str] | None = None) -> argparse
 
 
 def remove(path: Path) -> None:
-    """A contender may leave a file, a folder, or a file with companions that begin with its name."""
+    """Remove the output of a contender: a file, a directory, or several files that begin with its name."""
     for found in path.parent.glob(path.name + "*"):
         if found.is_dir():
             for child in found.iterdir():
@@ -117,7 +117,7 @@ def remove(path: Path) -> None:
 
 
 def contender_main(peer: str, modes: dict[str, Run], reading: dict[str, Run] | None = None, **about: str) -> None:
-    """Run one contender. `reading` maps a mode to what writes its file once, before the repetitions."""
+    """Run one contender. `reading` maps a mode to the function that writes its file once, before the repetitions."""
     args = parse_args(modes)
     path = args.dir / (args.name or f"{peer}-{args.mode}-{os.getpid()}.tape")
     job = Job(args, path)
@@ -131,7 +131,7 @@ def contender_main(peer: str, modes: dict[str, Run], reading: dict[str, Run] | N
         if index >= args.warmup:
             results.append(round(elapsed / args.events, 3))
         last = index + 1 == args.warmup + args.repeat
-        # A stream with a name belongs to two processes: the one that reads it to the end takes it away.
+        # Two processes share a named stream. The one that reads it to the end deletes it.
         if prepare is None and not args.name and not (args.keep and last):
             remove(path)
     if prepare is not None and not args.keep:
