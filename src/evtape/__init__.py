@@ -35,10 +35,11 @@ from .recovery.repair import recover
 from .recovery.report import Problem, Report, Salvaged
 from .recovery.walk import verify
 from .stream import pickling as _pickling  # noqa: F401 - registers itself
+from .stream.lifetime import open_writer
 from .stream.reader import Reader
 from .stream.slices import Slice
 from .stream.tape import Tape
-from .stream.writer import Durability, Options, Writer, open_writer
+from .stream.writer import Durability, Options, Writer
 from .system.signals import SignalsDeferred
 
 __version__ = "0.1.0"

@@ -38,7 +38,7 @@ class Bug:
 
 WRITER, RECOVERY, WALK = "src/evtape/stream/writer.py", "src/evtape/recovery/repair.py", "src/evtape/recovery/walk.py"
 SIDECAR, FILES, READER = "src/evtape/recovery/watermark.py", "src/evtape/system/files.py", "src/evtape/stream/reader.py"
-SOURCE = "src/evtape/stream/source.py"
+SOURCE, LIFETIME = "src/evtape/stream/source.py", "src/evtape/stream/lifetime.py"
 BESIDE = "src/evtape/system/sidecar.py"
 PURE, NATIVE, GUARD = "src/evtape/core/pure.py", "ext/native.pyx", "ext/fault_guard.c"
 
@@ -122,7 +122,7 @@ BUGS = (
         "descriptors", "a descriptor of a standard stream",
     ),
     Bug(
-        "writers are not closed at the end of their process", WRITER,
+        "writers are not closed at the end of their process", LIFETIME,
         "atexit.register(_close_all)", "",
         "ends", "an end costs events, or does not come",
     ),
@@ -205,7 +205,7 @@ BUGS = (
         "kill --only owners", "a second writer",
     ),
     Bug(
-        "a forked child may write", WRITER,
+        "a forked child may write", LIFETIME,
         "        writer._forked()\n", "        pass\n",
         "kill --only owners", "a forked child",
     ),

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import atexit
 import math
 import os
-import sys
 import threading
-import time
 import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -20,22 +17,23 @@ from ..core.backend import core
 from ..core.format import FIRST_OFFSET, HEADER_SIZE, TIME_MIN
 from ..core.paging import HUGE_PAGE
 from ..core.times import nanosecond_array
-from ..errors import ClosedError, Error
+from ..errors import Error
 from ..recovery import watermark
 from ..recovery.report import Report
 from ..system.signals import SignalsDeferred
-from .create import DISK_FULL, OpenedStream, open_for_writing
+from .create import DISK_FULL, OpenedStream
 from .reader import FileSource
+from .section import Section
 from .source import StreamSource
 from .tape import Tape
+from .ticker import Ticker
 
 Durability = Literal["none", "close", "interval", "full"]
 
-# Room is made in steps that follow the size of the stream: one that gets ten events never holds megabytes, a fast one
-# asks seldom.
+# A file is extended in steps that follow its size: a stream of ten events never holds megabytes, and a fast one is
+# seldom extended.
 _STEP_MIN = 1 << 16
 _STEP_MAX = 8 << 20
-_LAST_ROUND = 10.0  # seconds to wait for a thread that has next to nothing left to do
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,7 @@ class Options:
     verify_checksums: bool = True  #: whether a checksum is compared when a payload is handed out
 
 
-_writers: weakref.WeakSet[Writer] = weakref.WeakSet()
+writers: weakref.WeakSet[Writer] = weakref.WeakSet()  #: those of this process that are open
 
 
 class WriterSource(StreamSource):
@@ -88,7 +86,7 @@ class Writer(Tape):
         self._watermark_file = opened.watermark_file
         self._durability = options.durability
         self._slow = threading.RLock()
-        self._section = _Section(path, self._slow)
+        self._section = Section(path, self._slow)
         self._failure: Callable[[], Exception] | None = None
         last = None if self._recovered is None else self._recovered.last_timestamp
         self._appender = core.Appender(self._region, TIME_MIN if last is None else last, self._reserve)
@@ -96,9 +94,9 @@ class Writer(Tape):
         # What another process appended may not be durable yet, so the first flush begins at the beginning.
         self._synced = FIRST_OFFSET
         self._marked = FIRST_OFFSET  # up to where the sidecar says so
-        self._ticker = _Ticker(self, options.interval) if options.durability == "interval" else None
+        self._ticker = Ticker(self, options.interval) if options.durability == "interval" else None
         self._bind()
-        _writers.add(self)
+        writers.add(self)
         self._fd = opened.fd
 
     def _bind(self) -> None:
@@ -361,7 +359,7 @@ class Writer(Tape):
     def _shut(self, cut: bool) -> None:
         fd, end = self._fd, self._appender.offset
         self._failure = lambda: errors.closed(self.path)
-        _writers.discard(self)
+        writers.discard(self)
         try:
             self._region.close()
             if cut:
@@ -386,88 +384,19 @@ class Writer(Tape):
         self._region.forked()
         self._ticker = None
         self._slow = threading.RLock()
-        self._section = _Section(self.path, self._slow)
+        self._section = Section(self.path, self._slow)
         self._lock.abandon()
 
     def __del__(self) -> None:
         if self.closed:
             return
         try:
-            _warn_unclosed(self)
+            warn_unclosed(self)
         finally:  # a warning may be an error
             self.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
         raise TypeError(f"{self.path}: a writer cannot be pickled or copied; open the stream for reading there")
-
-
-class _Section:
-    """The section that must not interrupt itself: reserve, sync, close.
-
-    Other threads wait; the same thread gets an error. A finalizer or a trace function can run in the middle of any of
-    them and call the next. The lock is re-entrant because ``append`` with durability "full" holds it around two of
-    them.
-    """
-
-    __slots__ = ("_inside", "_lock", "_path")
-
-    def __init__(self, path: str, lock: threading.RLock) -> None:
-        self._path = path
-        self._lock = lock
-        self._inside = False
-
-    def __enter__(self) -> None:
-        # While the interpreter ends, the thread that holds a lock may be gone.
-        if not self._lock.acquire(blocking=not sys.is_finalizing()):
-            raise errors.busy(self._path)
-        if self._inside:
-            self._lock.release()
-            raise errors.busy(self._path)
-        self._inside = True
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._inside = False
-        self._lock.release()
-
-
-class _Ticker(threading.Thread):
-    """Syncs a writer every ``interval`` seconds. Ends when the writer is closed, lost or fails."""
-
-    def __init__(self, writer: Writer, interval: float) -> None:
-        super().__init__(name="evtape-sync", daemon=True)
-        self._writer = weakref.ref(writer)
-        self._path = writer.path
-        self._interval = interval
-        self._stopped = threading.Lock()  # held until the thread shall end; no event, whose own lock is not re-entrant
-        self._stopped.acquire()
-
-    def begin(self) -> None:
-        try:
-            self.start()
-        except RuntimeError as error:
-            raise RuntimeError(f"{self._path}: the thread that syncs cannot be started: {error}") from None
-
-    def run(self) -> None:
-        while not self._stopped.acquire(timeout=self._interval):
-            writer = self._writer()
-            if writer is None or writer.closed:
-                return
-            try:
-                writer.sync()
-            except (OSError, Error):
-                return  # the writer is poisoned and says so at its next append
-            del writer
-
-    def stop(self) -> None:
-        try:
-            self._stopped.release()
-        except RuntimeError:  # it was stopped before
-            pass
-
-    def wait(self) -> None:
-        """Until the thread has ended. While the interpreter ends, a thread of Python does not go on, and no more."""
-        if self is not threading.current_thread() and self.is_alive() and not sys.is_finalizing():
-            self.join(_LAST_ROUND)
 
 
 def _rows_of_bytes(values: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.uint8]]:
@@ -498,101 +427,5 @@ def _cut(path: str, fd: int, end: int, durable: bool) -> None:
         raise errors.with_path(error, path, f"cutting the file to its {end} bytes") from None
 
 
-def open_writer(path: str, mode: str, options: Options) -> Writer:
-    """Open for "a", "x" or "w"; see ``evtape.open``."""
-    thread = threading.get_ident()
-    _opening.add(thread)
-    try:
-        _require_time_left(path)
-        opened = open_for_writing(path, mode, durable=options.durability != "none", capacity=options.capacity)
-        try:
-            writer = Writer(path, options, opened)
-        except BaseException:
-            opened.close()
-            raise
-        try:
-            writer._renew_watermark()
-            if writer._ticker is not None:
-                writer._ticker.begin()
-            _require_time_left(path)  # the end may have come during the opening
-        except BaseException:
-            writer.close()
-            raise
-        return writer
-    finally:
-        _opening.discard(thread)
-
-
-# ------------------------------------------------------------------------------------- fork, and end
-
-
-def _living() -> list[Writer]:
-    while True:
-        try:
-            return list(_writers)
-        except RuntimeError:  # another thread has opened one
-            continue
-
-
-def _before_fork() -> None:
-    # A process with a second thread should not fork; the preallocator starts again when space is needed.
-    for writer in _living():
-        writer._stop_preallocator()
-
-
-def _after_fork_in_child() -> None:
-    for writer in _living():
-        writer._forked()
-    _writers.clear()
-    _opening.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_child=_after_fork_in_child)
-
-
-_opening: set[int] = set()  # the threads that are inside `open_writer`
-_ended = False  # whether the writers of this process were closed because it ends
-
-
-def _require_time_left(path: str) -> None:
-    """A daemon thread is taken away with whatever it holds; the main thread still runs other callbacks to their end."""
-    if _ended and threading.current_thread() is not threading.main_thread():
-        raise ClosedError(f"{path}: the interpreter is ending, so no writer can be opened in a thread any more")
-
-
-def _warn_unclosed(writer: Writer) -> None:
+def warn_unclosed(writer: Writer) -> None:
     errors.warn(ResourceWarning(f"unclosed <evtape writer of {writer.path!r}>; close it, or use 'with'"))
-
-
-class _Unraisable:
-    """Has the interpreter report an exception that no caller can catch."""
-
-    def __init__(self, error: BaseException) -> None:
-        self._error = error
-
-    def __del__(self) -> None:
-        raise self._error
-
-
-def _close_all() -> None:
-    """Close the writers that are still open.
-
-    It is registered with `atexit`: that is after the threads which the interpreter waits for have ended, since they
-    may append to the last, and before daemon threads are taken away. These get ClosedError from here on.
-    """
-    global _ended  # noqa: PLW0603 - a process ends once
-    _ended = True
-    until = time.monotonic() + _LAST_ROUND
-    while _opening and time.monotonic() < until:  # a thread that has a temporary file now and gets an error at its end
-        time.sleep(0.001)
-    for writer in _living():
-        for step in (_warn_unclosed, Writer.close):
-            try:
-                if not writer.closed:
-                    step(writer)
-            except BaseException as error:  # noqa: BLE001 - the others are to be closed, and the exit code stays
-                _Unraisable(error)
-
-
-atexit.register(_close_all)
