@@ -42,8 +42,8 @@ cdef enum:
 cdef enum:
     SHORT_BATCH = 1048576
     KEEP_BEHIND = 33554432  # bytes after which an iteration drops the pages that it has left
-    PREFETCH_PAGES = 2097152  # bytes that are brought into the page table at once
-    PREFETCH_EVENTS = 2  # a batch begins to fetch its payloads this many events ahead; see evtape_prefetch
+    PREFETCH_PAGES = 2097152  # bytes that are prefetched at once
+    PREFETCH_EVENTS = 2  # a batch prefetches its payloads this many events early; see evtape_prefetch
 
 
 # ------------------------------------------------------------------------------------------ checksum
@@ -225,7 +225,7 @@ cdef class Region:
         return faults + sum([(<_Mapping>m).faults() for m in self.former])
 
     def grow(self, int64_t size, /):
-        """Allocate the file up to `size` bytes at least and cover them, or raise OSError and leave it as it was."""
+        """Preallocate the file up to `size` bytes at least, or raise OSError and leave it as it was."""
         cdef int error = ECANCELED
         while error == ECANCELED:  # another thread stopped the one in the background, because it forks
             error = self._allocate(size)
@@ -336,7 +336,7 @@ cdef class Region:
         evtape_publish(self.mapping.base, write_offset, event_count)
 
     def drop_pages(self, int64_t start, int64_t stop, /):
-        """Take the pages of [start, stop) out of this process's memory; the next look at them brings them back."""
+        """Drop the pages of [start, stop) from this process's memory; the next access loads them again."""
         self._open()
         evtape_drop_pages(self.mapping.base, start, stop)
 
@@ -357,7 +357,7 @@ cdef class Region:
         self.close()
 
     def close(self):
-        """Let go of the mapping. Views stay valid and keep it alive."""
+        """Release the mapping. Views stay valid and keep it alive."""
         self.stop_preallocator()
         with cython.critical_section(self):
             self.mapping = None
@@ -706,7 +706,7 @@ cdef class Appender:
         return offset, count, last_timestamp
 
     def pause(self):
-        """Let go of the background thread, which may end now; `limit` stays."""
+        """Release the preallocator, which may end now; `limit` stays."""
         self._enter_long()
         self.preallocator = NULL
         evtape_spinlock_unlock_long(&self.spinlock)

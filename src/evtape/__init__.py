@@ -72,14 +72,14 @@ __all__ = [
 ]
 
 
-Path = str | bytes | os.PathLike[Any]
+_Path = str | bytes | os.PathLike[Any]
 
 
 @overload
-def open(path: Path, mode: Literal["r"] = "r", *, verify_checksums: bool = True) -> Reader: ...
+def open(path: _Path, mode: Literal["r"] = "r", *, verify_checksums: bool = True) -> Reader: ...
 @overload
 def open(
-    path: Path,
+    path: _Path,
     mode: Literal["a", "x", "w"],
     *,
     capacity: int = 0,
@@ -89,7 +89,7 @@ def open(
 ) -> Writer: ...
 @overload
 def open(
-    path: Path,
+    path: _Path,
     mode: str = "r",
     *,
     capacity: int = 0,
@@ -98,7 +98,7 @@ def open(
     verify_checksums: bool = True,
 ) -> Reader | Writer: ...
 def open(
-    path: Path,
+    path: _Path,
     mode: str = "r",
     *,
     capacity: int = 0,

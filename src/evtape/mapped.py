@@ -56,7 +56,9 @@ class MappedFile:
 
     def _open(self, mode: str, size: int) -> None:
         if mode == "w" and os.path.lexists(self.path):
-            os.unlink(self.path)  # who has the old file mapped keeps it; truncating in place would pull it away
+            os.unlink(
+                self.path
+            )  # a process that has the old file mapped keeps it; a truncation in place would take it away
         self._fd = open_descriptor(self.path, _FLAGS[mode] | BINARY)
         found = os.fstat(self._fd).st_size
         if not self.writable:
@@ -136,7 +138,7 @@ class MappedFile:
             raise errors.faulted(self.path)
 
     def close(self) -> None:
-        """Let go of the file. Views that are alive stay valid. Closing twice is fine."""
+        """Close the file. Views that are alive stay valid. Closing twice is fine."""
         if self._fd < 0:
             return
         with SignalsDeferred():

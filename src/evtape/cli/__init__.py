@@ -98,7 +98,7 @@ class Commands(click.Group):
         except KeyboardInterrupt:
             return 130
         except BrokenPipeError:
-            _drop_stdout()  # who read it has seen enough, as in "evtape cat x.tape | head"
+            _drop_stdout()  # the reader has ended, as in "evtape cat x.tape | head"
             return GOOD
         except (evtape.Error, OSError) as error:
             if isinstance(error, BlockingIOError) or (isinstance(error, OSError) and error.filename == STDOUT):

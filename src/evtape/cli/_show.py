@@ -177,7 +177,7 @@ def bar(share: float, width: int) -> str:
 
 @contextlib.contextmanager
 def progress(what: str, unit: str = "bytes") -> Iterator[Callable[[int, int], None] | None]:
-    """A function to call with (done, in all), or None where nobody looks on. Shows a bar when the job takes longer.
+    """A function to call with (done, in all), or None without a terminal. Shows a bar when the job takes longer.
 
     There is no thread behind it: the bar moves when the function is called, so that a tracer sees nothing of it.
     """

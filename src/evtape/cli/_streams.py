@@ -1,4 +1,4 @@
-"""Storing what arrives on a pipe: reading as it comes, and what signals mean meanwhile."""
+"""Storing what arrives on a pipe: reading as it comes, and what signals mean during that."""
 
 from __future__ import annotations
 

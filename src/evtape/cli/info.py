@@ -81,7 +81,7 @@ class _Facts:
             self._add(tape[start : min(start + _PASS, self.events)], start == 0)
         self.bytes = FIRST_OFFSET + ENTRY_SIZE * self.events + self.payload
         self.file_size = os.stat(tape.path).st_size
-        # A live stream goes on meanwhile, so only what it falls behind its own header of before is damage.
+        # A live stream grows during the walk, so only events below its first WriteOffset can be missing.
         closed = self.file_size == write_offset
         damaged = self.bytes < write_offset or (closed and self.events != count)
         self.state = "damaged" if damaged else "clean" if closed else "open"
@@ -139,8 +139,8 @@ class _Facts:
             "open": " (in use, or not closed)",
             "damaged": "; see 'evtape verify'",
         }
-        room = self.file_size - self.bytes if self.state == "open" else 0
-        more = f" (and {room:,} of room)" if room > 0 else ""
+        free = self.file_size - self.bytes if self.state == "open" else 0
+        more = f" (and {free:,} preallocated)" if free > 0 else ""
         if self.bytes < self.published:
             more = f" of {self.published:,} that are published"
         rows: list[tuple[str, _show.Words]] = [

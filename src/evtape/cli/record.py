@@ -86,7 +86,7 @@ class _Recorder:
             while chunk := os.read(source.fileno(), _READ):
                 self._keep(lines, chunk)
                 if not _write(target, chunk):
-                    break  # nobody reads it any more: closing the pipe tells the command so
+                    break  # its reader is gone: closing the pipe tells the command so
         self._keep(lines, b"")
 
     def _keep(self, lines: _framing.Lines, chunk: bytes) -> None:
@@ -101,13 +101,13 @@ class _Recorder:
 
 
 def _write(target: int, chunk: bytes) -> bool:
-    """All of it, at once and unbuffered. False when nobody reads there any more."""
+    """All of it, at once and unbuffered. False when the reader is gone."""
     view = memoryview(chunk)
     try:
         while view:
             try:
                 view = view[os.write(target, view) :]
-            except BlockingIOError:  # whoever shares it with us made it non-blocking
+            except BlockingIOError:  # a process that shares it made it non-blocking
                 time.sleep(0.001)
     except OSError:
         return False

@@ -26,7 +26,7 @@ _RUNS_SHOWN = 10  # the rest is in the marks
 def command(path: str, output: str | None, dry_run: bool, salvage: bool, as_json: bool) -> int:
     """Keep the valid prefix of a damaged stream.
 
-    A stream that was not closed loses only its room without events. The bytes that are cut are saved first, in
+    A stream that was not closed loses only its preallocated bytes. The bytes that are cut are saved first, in
     PATH.quarantine-OFFSET. No file is ever overwritten.
 
     With --salvage, intact events from after the damage are kept too, even if the first bytes of PATH are lost. The
@@ -62,8 +62,8 @@ def show(report: evtape.Report, dry_run: bool = False) -> None:
         saved = f"; events above WriteOffset are saved in {visible(report.quarantine)}" if report.quarantine else ""
         _show.say(path, f"{count}; no event is lost: {events}{saved}{where}")
     elif report.state == "open" and report.output is None:
-        verb = "would be cut" if dry_run else "is cut"
-        _show.say(path, f"was not closed; room without events {verb}; no event is lost: {events}")
+        verb = "would be cut" if dry_run else "were cut"
+        _show.say(path, f"was not closed; preallocated bytes {verb}; no event is lost: {events}")
     else:
         _show.say(path, (report.state, _show.STATES[report.state]), f"; nothing is lost: {events}{where}")
     _show_salvaged(report)

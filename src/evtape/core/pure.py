@@ -34,7 +34,7 @@ _PREADV = getattr(os, "preadv", None)
 _ONE_READ = 1 << 30  # bytes that one call surely reads
 _SWAPPED = sys.byteorder == "big"
 _CHUNK = 1 << 20
-_POPULATE = 16 << 20  # bytes whose pages are brought in by one call, which holds the GIL
+_POPULATE = 16 << 20  # bytes that one call populates; it holds the GIL
 _MADV_POPULATE_WRITE = 23  # Linux 5.14
 _PACK_ENTRY = ENTRY.pack_into
 _CRC32 = zlib.crc32
@@ -235,7 +235,7 @@ class Region(_Made):
         return 0
 
     def grow(self, size: int, /) -> None:
-        """Allocate the file up to `size` bytes and cover them. Raises OSError and leaves the file as it was."""
+        """Preallocate the file up to `size` bytes, or raise OSError and leave it as it was."""
         with self._growth:
             self._require_still()  # else, where the growth below fails, the file is cut below what a handler appended
             self._growing = True
@@ -347,7 +347,7 @@ class Region(_Made):
         self._header[0] = write_offset
 
     def drop_pages(self, start: int, stop: int, /) -> None:
-        """Take the pages of [start, stop) out of this process's memory; the next look at them brings them back."""
+        """Drop the pages of [start, stop) from this process's memory; the next access loads them again."""
         self._open()
         if self._writable and stop > start and hasattr(mmap, "MADV_DONTNEED"):
             page = mmap.PAGESIZE
@@ -374,7 +374,7 @@ class Region(_Made):
         self.close()
 
     def close(self) -> None:
-        """Let go of the mapping. Views stay valid and keep it alive."""
+        """Release the mapping. Views stay valid and keep it alive."""
         self._closed = True
         self._header = None
         self._mapping = None
@@ -582,7 +582,7 @@ class Appender(_Made):
             return self.offset, self.count, self.last_timestamp
 
     def pause(self) -> None:
-        """Let go of the background thread, which may end now; `limit` stays."""
+        """Release the preallocator, which may end now; `limit` stays."""
 
     def halt(self) -> None:
         """Wait for a batch in another thread to end, then write no more: limit is 0 for good."""

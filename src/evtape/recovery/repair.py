@@ -73,7 +73,7 @@ def recover(
 
 
 def repair_for_append(file: Examined) -> Report:
-    """Make the stream ready for a writer, who holds its lock.
+    """Make the stream ready for a writer that holds its lock.
 
     A torn tail is quarantined, cut and reported by a RecoveryWarning. Raises CorruptError for damage with intact
     events after it, FormatError for a file that is not a stream or whose end is unknown.

@@ -142,7 +142,7 @@ def _start(path: str, temporary: str, new: int, header: bytes, durable: bool) ->
         region = core.Region(fd, 0, path, writable=True, split_at_pages=files.copies_on_write(fd))
         undo.callback(region.close)
         if durable:
-            # A flush writes whole pages, so the header gets a small page of its own: the one that a write brings in.
+            # A flush writes whole pages, so the header gets a small page of its own: the one that write() makes.
             files.write_all(fd, header)
             region.extend(len(header))
         else:

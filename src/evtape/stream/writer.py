@@ -205,7 +205,7 @@ class Writer(Tape):
         self._appender.limit = region.size
 
     def _wants_huge_pages(self, end: int) -> bool:
-        """Large pages are made in a tenth of the time, but a flush writes the whole of one for a single event.
+        """Huge pages are made in a tenth of the time, but a flush writes a whole one for a single event.
 
         So a stream that is flushed at each append never gets them, and one that is flushed now and then only once it
         is larger than one of them.
@@ -222,7 +222,7 @@ class Writer(Tape):
         self._appender.halt()
 
     def _require_whole(self) -> None:
-        """Fail for good when somebody else cut the file below what is published.
+        """Fail for good if another process cut the file below WriteOffset.
 
         To go on would put zeros in the place of events.
         """
