@@ -234,7 +234,7 @@ def test_info_of_an_open_stream() -> None:
         tape.append(b"x", NS)
         text = run(60, "info", "open.tape")
     assert "\x1b[33mopen\x1b[0m (in use, or not closed)" in text
-    assert re.search(r"^bytes     41 \(and [0-9,]+ of room\)$", screen(text, 60), re.MULTILINE)
+    assert re.search(r"^bytes     41 \(and [0-9,]+ preallocated\)$", screen(text, 60), re.MULTILINE)
 
 
 @pytest.mark.parametrize("columns", COLUMNS)
