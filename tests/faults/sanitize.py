@@ -151,7 +151,7 @@ class Under:
 
     def tests(self, names: tuple[str, ...]) -> None:
         """The package's own tests of the native core."""
-        files = [f"tests/test_{name}.py" for name in names]
+        files = [str(next(ROOT.glob(f"tests/*/test_{name}.py")).relative_to(ROOT)) for name in names]
         told = self.ran("tests", ["-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-k", "native", *files])
         self.ctx.count("tests passed", int((re.findall(r"(\d+) passed", told) or ["0"])[0]))
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-HERE = Path(__file__).parent / "typing"
+HERE = Path(__file__).parent
 
 CHECKERS = {
     "mypy": ["--strict", "--warn-unused-ignores", "--config-file", "", "--no-incremental"],

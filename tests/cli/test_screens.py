@@ -20,8 +20,8 @@ if os.name != "posix":
     pytest.skip("needs pseudo-terminals", allow_module_level=True)
 
 from evtape.cli import _show
+from tests.cli.terminal import on_terminal, screen, width_of
 from tests.helpers import NS, stream
-from tests.terminal import on_terminal, screen, width_of
 
 CORE = "native" if find_spec("evtape.core.native") else "python"
 COLUMNS = [60, 100]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1]
 EXT = HERE.parent / "ext"
 
 SOURCES = {"preallocator": ["preallocate", "preallocator"]}

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from .helpers import stream
+from tests.helpers import stream
 
 NS = 1_640_995_823_000_000_000  # 2022-01-01T00:10:23Z
 

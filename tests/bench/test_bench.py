@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-if not (Path(__file__).parent.parent / "bench").exists():
+if not (Path(__file__).parents[2] / "bench").exists():
     pytest.skip("the tests were installed without the source tree", allow_module_level=True)
 if sys.platform != "linux":
     pytest.skip("the benchmark has been run on Linux alone", allow_module_level=True)
@@ -20,7 +20,7 @@ if sys.platform != "linux":
 from bench import check, instructions, runner
 from bench.experiment import Contender, Experiment
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 HAS_NATIVE = importlib.util.find_spec("evtape.core.native") is not None
 # Programs for which a test machine may have no compiler.
 OPTIONAL = ("go", "zig")

@@ -27,7 +27,7 @@ from evtape.core import times
 from tests.helpers import NS, stream
 
 CORES = ["native", "python"] if find_spec("evtape.core.native") else ["python"]
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parents[1] / "data"
 EXPECTED: dict[str, Any] = json.loads((DATA / "expected.json").read_text())
 posix = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals, pipes or limits")
 
@@ -121,7 +121,7 @@ def make(path: Path, *events: bytes, at: int = DAY) -> Path:
 
 def terminal(*arguments: object, columns: int = 80, **more: str) -> tuple[int, str]:
     """Run the command in a terminal: its exit code, and what it writes there."""
-    from tests.terminal import on_terminal  # it needs POSIX
+    from tests.cli.terminal import on_terminal  # it needs POSIX
 
     return on_terminal(Cli(CORES[0]).argv(*arguments), columns, environment(CORES[0], **more))
 

@@ -13,7 +13,7 @@ import time
 import numpy as np
 import pytest
 
-from .helpers import pairs, run_python, sample, stream
+from tests.helpers import pairs, run_python, sample, stream
 
 # Every type of the core, made in every way that skips or repeats its constructor, and then everything it has.
 MADE = """

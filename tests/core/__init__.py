@@ -1,0 +1,1 @@
+"""The cores: bytes in a mapped file, the same on both."""

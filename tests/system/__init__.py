@@ -1,0 +1,1 @@
+"""Files, sidecar files, locks."""
