@@ -420,7 +420,7 @@ import signal, sys, evtape
 path, durability = sys.argv[1:]
 
 def handler(*_):
-    if tape is not None:
+    if tape is not None and not tape.closed:  # the timer may run out after the stream was closed
         tape.sync()
         if round % 2:
             tape.close()
