@@ -56,11 +56,11 @@ def select(args: argparse.Namespace) -> list[Experiment]:
 @contextlib.contextmanager
 def scratch(parent: Path) -> Iterator[Path]:
     parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix="streams-", dir=parent))
+    directory = Path(tempfile.mkdtemp(prefix="streams-", dir=parent))
     try:
-        yield folder
+        yield directory
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -98,9 +98,9 @@ def run(args: argparse.Namespace) -> int:
         done = max((len(row["values"]) for item in found.values() for row in item["contenders"].values()), default=0)
         results.save(args.name, {**data, "repeats": done, "experiments": {**kept, **found}})
 
-    with scratch(args.dir) as folder:
-        data["machine"] = describe(folder)
-        runner = Runner(folder, args.quick)
+    with scratch(args.dir) as directory:
+        data["machine"] = describe(directory)
+        runner = Runner(directory, args.quick)
         budget = QUICK_BUDGET_SECONDS if args.quick else float("inf")
         with progress(repeats * sum(len(experiment.contenders) for experiment in chosen)) as step:
             step("building the peers")
@@ -126,8 +126,8 @@ def show(args: argparse.Namespace) -> int:
 def make_report(args: argparse.Namespace) -> int:
     """Draw a full result into the documentation, and any other result next to its JSON file."""
     why_not = report.why_not_published(args.name)
-    folder = results.RESULTS / f"{args.name}-charts" if why_not else report.ROOT / "docs" / "charts"
-    for path in [*report.write_charts(args.name, folder), report.write_report(args.name)]:
+    directory = results.RESULTS / f"{args.name}-charts" if why_not else report.ROOT / "docs" / "charts"
+    for path in [*report.write_charts(args.name, directory), report.write_report(args.name)]:
         print(f"wrote {path.relative_to(report.ROOT)}")
     if why_not:
         print(f"README.md and docs/charts were left alone: {why_not}", file=sys.stderr)
@@ -148,8 +148,8 @@ def make_builds(_args: argparse.Namespace) -> int:
 
 def make_checks(args: argparse.Namespace) -> int:
     bad = 0
-    with scratch(args.dir) as folder:
-        for key, verdict in check.check(folder):
+    with scratch(args.dir) as directory:
+        for key, verdict in check.check(directory):
             bad += verdict.startswith("BAD")
             print(f"{key}: {verdict}", flush=True)
     return 1 if bad else 0

@@ -72,7 +72,7 @@ class KeepingRunner(Runner):
         return found if found.why else Program([*found.command, "--keep"], version=found.version)
 
     def clean(self) -> None:
-        streams = list(self.folder.glob("*.tape"))
+        streams = list(self.directory.glob("*.tape"))
         try:
             self.problem = "" if len(streams) == 1 else f"{len(streams)} streams"
             for stream in streams:
@@ -82,9 +82,9 @@ class KeepingRunner(Runner):
         super().clean()
 
 
-def check(folder: Path) -> Iterator[tuple[str, str]]:
+def check(directory: Path) -> Iterator[tuple[str, str]]:
     """Return the name of each writer with "good", "not run: ..." or "BAD: ..."."""
-    runner = KeepingRunner(folder)
+    runner = KeepingRunner(directory)
     experiment = Experiment("check", "", "", tuple(WRITERS), EVENTS, SIZE, inner=1, warmup=1)
     for contender in WRITERS:
         try:

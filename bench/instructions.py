@@ -68,14 +68,14 @@ def missing() -> str:
     return "" if (ROOT / "setup.py").exists() else "no setup.py: this is not a source tree"
 
 
-def build(folder: Path) -> None:
+def build(directory: Path) -> None:
     """Build the package with its native core, for valgrind."""
-    shutil.copytree(ROOT / "src" / "evtape", folder / "evtape", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+    shutil.copytree(ROOT / "src" / "evtape", directory / "evtape", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
     flags = f"{sysconfig.get_config_var('CFLAGS') or ''} -DEVTAPE_RESERVE=0"
     environment = {**os.environ, "EVTAPE_REQUIRE_NATIVE": "1", "EVTAPE_DEBUG": "1", "CFLAGS": flags}
     for name in ("EVTAPE_PURE", "EVTAPE_SANITIZE"):
         environment.pop(name, None)
-    places = ["--build-lib", str(folder), "--build-temp", str(folder / "temp")]
+    places = ["--build-lib", str(directory), "--build-temp", str(directory / "temp")]
     done = subprocess.run(
         [sys.executable, "setup.py", "-q", "build_ext", *places],
         cwd=ROOT,
@@ -104,11 +104,11 @@ def annotated(part: Path, option: str) -> tuple[Counter[str], set[str]]:
     return found, core
 
 
-def run(folder: Path) -> list[Path]:
+def run(directory: Path) -> list[Path]:
     """A part for each run: of each size the short one and the long one."""
-    out = folder / "callgrind.out"
-    child = [sys.executable, "-c", CHILD, str(folder / "counted.tape")]
-    environment = {**os.environ, "PYTHONPATH": str(folder), "EVTAPE_BACKEND": "native", "PYTHONHASHSEED": "0"}
+    out = directory / "callgrind.out"
+    child = [sys.executable, "-c", CHILD, str(directory / "counted.tape")]
+    environment = {**os.environ, "PYTHONPATH": str(directory), "EVTAPE_BACKEND": "native", "PYTHONHASHSEED": "0"}
     environment["OPENBLAS_NUM_THREADS"] = "1"  # threads that wait in a loop are counted as well
     tool = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={out}", f"--dump-before={MARK}"]
     done = subprocess.run([*tool, *child], env=environment, check=False, capture_output=True, text=True)
@@ -177,9 +177,9 @@ def main() -> int:
         return 0 if options.check else 2
     counted: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        build(folder)
-        parts = run(folder)
+        directory = Path(name)
+        build(directory)
+        parts = run(directory)
         for size, short, long in zip(SIZES, parts[::2], parts[1::2], strict=True):
             sums, spent = measure(short, long)
             rows = [[f"`{what}`", f"{n / (LONG - SHORT):.1f}"] for what, n in spent.most_common(12) if n > LONG - SHORT]

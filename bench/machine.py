@@ -25,8 +25,8 @@ def cpu_model() -> str:
     return read_field("/proc/cpuinfo", "model name") or platform.processor() or platform.machine()
 
 
-def file_system(folder: Path) -> str:
-    """The type of the file system that contains `folder`: the mount with the longest matching prefix."""
+def file_system(directory: Path) -> str:
+    """The type of the file system that contains `directory`: the mount with the longest matching prefix."""
     best, kind = "", "unknown"
     try:
         mounts = Path("/proc/mounts").read_text(encoding="utf-8").splitlines()
@@ -34,7 +34,7 @@ def file_system(folder: Path) -> str:
         return kind
     for line in mounts:
         _device, point, found, *_rest = line.split()
-        inside = str(folder.resolve()) == point or str(folder.resolve()).startswith(point.rstrip("/") + "/")
+        inside = str(directory.resolve()) == point or str(directory.resolve()).startswith(point.rstrip("/") + "/")
         if inside and len(point) >= len(best):
             best, kind = point, found
     return kind
@@ -50,7 +50,7 @@ def evtape_about() -> dict[str, str]:
     return {"core": core, "version": version}
 
 
-def describe(folder: Path) -> dict[str, Any]:
+def describe(directory: Path) -> dict[str, Any]:
     memory_kb = read_field("/proc/meminfo", "MemTotal").split()
     return {
         "cpu": cpu_model(),
@@ -58,7 +58,7 @@ def describe(folder: Path) -> dict[str, Any]:
         "memory_gb": round(int(memory_kb[0]) / (1 << 20), 1) if memory_kb else None,
         "architecture": platform.machine(),
         "kernel": f"{platform.system()} {platform.release().split('-')[0]}",
-        "file_system": file_system(folder),
+        "file_system": file_system(directory),
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "evtape": evtape_about(),
     }

@@ -14,14 +14,14 @@ ROOT = BENCH.parent
 BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
 
 
-def write_charts(name: str, folder: Path) -> list[Path]:
+def write_charts(name: str, directory: Path) -> list[Path]:
     data = results.load(name)
-    folder.mkdir(parents=True, exist_ok=True)
+    directory.mkdir(parents=True, exist_ok=True)
     written = []
     for chart, draw in CHARTS.items():
         drawn = draw(data)
         if drawn is not None:
-            path = folder / f"{chart}.svg"
+            path = directory / f"{chart}.svg"
             path.write_text(drawn, encoding="utf-8")
             written.append(path)
     return written

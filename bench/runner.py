@@ -37,8 +37,8 @@ class NotRunError(Exception):
 
 
 class Runner:
-    def __init__(self, folder: Path, quick: bool = False) -> None:
-        self.folder = folder
+    def __init__(self, directory: Path, quick: bool = False) -> None:
+        self.directory = directory
         self.quick = quick
         self.programs: dict[str, builder.Program] = {}
 
@@ -60,7 +60,7 @@ class Runner:
             "size": contender.size or experiment.size,
             "repeat": contender.inner or experiment.inner,
             "warmup": experiment.warmup if contender.warmup < 0 else contender.warmup,
-            "dir": self.folder,
+            "dir": self.directory,
         }
         arguments = [part for name, value in values.items() for part in (f"--{name}", str(value))]
         return [*program.command, *arguments, *contender.extra]
@@ -76,7 +76,7 @@ class Runner:
         """Measure one value of one contender and return the report that it printed."""
         command = self.command(experiment, contender)
         need = experiment.bytes_needed(contender)
-        if shutil.disk_usage(self.folder).free < need + FREE_BYTES_KEPT:
+        if shutil.disk_usage(self.directory).free < need + FREE_BYTES_KEPT:
             raise NotRunError(f"needs {need / (1 << 30):.0f} GiB of free disk")
         try:
             if experiment.live:
@@ -118,7 +118,7 @@ class Runner:
                 tailer.communicate()
 
     def clean(self) -> None:
-        for path in self.folder.iterdir():
+        for path in self.directory.iterdir():
             if path.is_dir():
                 shutil.rmtree(path)
             else:

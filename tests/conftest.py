@@ -62,8 +62,8 @@ def _has_native() -> bool:
     """Whether the compiled core is installed, found out without importing the package."""
     package = importlib.util.find_spec("evtape")
     assert package is not None
-    folders = [os.path.join(location, "core") for location in package.submodule_search_locations or ()]
-    return importlib.machinery.PathFinder.find_spec("evtape.core.native", folders) is not None
+    directories = [os.path.join(location, "core") for location in package.submodule_search_locations or ()]
+    return importlib.machinery.PathFinder.find_spec("evtape.core.native", directories) is not None
 
 
 assert "evtape" not in sys.modules, (

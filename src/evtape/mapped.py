@@ -7,7 +7,7 @@ import sys
 from typing import Any, Self
 
 from . import errors, guard
-from .core import table
+from .core import describe
 from .core.backend import core
 from .errors import ReadOnlyError
 from .system.files import BINARY, open_descriptor, require_regular
@@ -76,7 +76,7 @@ class MappedFile:
 
     def _repr_html_(self) -> str:
         state = "closed" if self._fd < 0 else "writable" if self.writable else "read-only"
-        return table.html("evtape mapped file", {"path": self.path, "bytes": f"{len(self):,}", "state": state})
+        return describe.table("mapped file", self.path, {"bytes": f"{len(self):,}", "state": state})
 
     def __len__(self) -> int:
         return self._region.size

@@ -41,8 +41,8 @@ def run(columns: int, *arguments: object, code: int = 0, **more: str) -> str:
 
 
 @pytest.fixture(autouse=True)
-def _in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Names in the screens have no folder in them."""
+def _in_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names in the screens have no directory in them."""
     monkeypatch.chdir(tmp_path)
 
 

@@ -143,8 +143,8 @@ def test_crc32_is_zlibs_on_every_rung(et):
     parts = [data[start : start + size] for start, size in places]
     wanted = [zlib.crc32(part) for part in parts]
     try:
-        for rung in core.crc32_implementations():
-            core.crc32_use(rung)
+        for implementation in core.crc32_implementations():
+            core.crc32_use(implementation)
             assert list(map(core.crc32, parts)) == wanted
             for part, before in zip(parts[::61], wanted[7::61], strict=False):
                 assert core.crc32(part, before) == zlib.crc32(part, before)

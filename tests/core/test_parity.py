@@ -16,8 +16,8 @@ from tests.helpers import DATA, NS, pairs, published, sample, stream
 VECTORS = sorted(json.loads((DATA / "expected.json").read_text()))
 
 
-def _said(call, folder):
-    """What a call answered or raised, without the name of the folder it happened in."""
+def _said(call, directory):
+    """What a call answered or raised, without the name of the directory it happened in."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
@@ -29,27 +29,27 @@ def _said(call, folder):
                 *(getattr(error, name, None) for name in ("errno", "index", "offset", "reason")),
             )
     words = repr((answer, [(warning.category.__name__, str(warning.message)) for warning in caught]))
-    return words.replace(str(folder), "FOLDER")
+    return words.replace(str(directory), "DIRECTORY")
 
 
 @pytest.fixture
-def folders(both, tmp_path):
-    """A folder for each core, with names of one length."""
+def directories(both, tmp_path):
+    """A directory for each core, with names of one length."""
     made = []
     for package in both:
-        folder = tmp_path / package.backend
-        folder.mkdir()
-        made.append((package, folder))
+        directory = tmp_path / package.backend
+        directory.mkdir()
+        made.append((package, directory))
     return made
 
 
 @pytest.mark.parametrize("bad", TABLE, ids=lambda bad: bad.id)
-def test_bad_input_is_refused_in_the_same_words(folders, bad: Bad):
+def test_bad_input_is_refused_in_the_same_words(directories, bad: Bad):
     said = []
-    for package, folder in folders:
-        (folder / "t.tape").write_bytes(stream(sample(5)))
-        with package.open(folder / "t.tape", "a") as tape:
-            said.append(_said(lambda tape=tape: bad.call(tape), folder))
+    for package, directory in directories:
+        (directory / "t.tape").write_bytes(stream(sample(5)))
+        with package.open(directory / "t.tape", "a") as tape:
+            said.append(_said(lambda tape=tape: bad.call(tape), directory))
     assert said[0] == said[1]
 
 
@@ -78,13 +78,13 @@ VERDICTS = {
 
 @pytest.mark.parametrize("verdict", VERDICTS.values(), ids=VERDICTS)
 @pytest.mark.parametrize("name", VECTORS)
-def test_the_same_verdict_on_every_vector(folders, name, verdict):
+def test_the_same_verdict_on_every_vector(directories, name, verdict):
     said, left = [], []
-    for package, folder in folders:
-        path = folder / "t.tape"
+    for package, directory in directories:
+        path = directory / "t.tape"
         shutil.copy(DATA / f"{name}.tape", path)
-        said.append(_said(lambda package=package, path=path: verdict(package, path), folder))
-        left.append({file.name: file.read_bytes() for file in folder.iterdir()})
+        said.append(_said(lambda package=package, path=path: verdict(package, path), directory))
+        left.append({file.name: file.read_bytes() for file in directory.iterdir()})
     assert said[0] == said[1]
     assert left[0] == left[1]
 
@@ -129,14 +129,14 @@ def test_each_core_recovers_what_the_other_left(pair, tmp_path):
     assert writing.verify(copy).state == "clean"
 
 
-def test_the_same_files_for_the_same_calls(folders):
+def test_the_same_files_for_the_same_calls(directories):
     files = []
-    for package, folder in folders:
-        with package.open(folder / "t.tape", "w") as tape:
+    for package, directory in directories:
+        with package.open(directory / "t.tape", "w") as tape:
             for stamp, data in sample(200):
                 tape.append(data, timestamp=stamp)
             tape.append_array(np.arange(30.0).reshape(10, 3), np.arange(10))
-        files.append((folder / "t.tape").read_bytes())
+        files.append((directory / "t.tape").read_bytes())
     assert files[0][:16] + files[0][24:] == files[1][:16] + files[1][24:]
 
 

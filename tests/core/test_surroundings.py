@@ -545,19 +545,19 @@ MANY = """
 import os, resource, sys, threading
 import numpy as np
 import evtape
-folder, mode, wanted, kept = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+directory, mode, wanted, kept = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 count = wanted if hard == resource.RLIM_INFINITY else min(wanted, (hard - 200) // kept)
-raw = open(os.path.join(folder, "0"), "rb").read()
+raw = open(os.path.join(directory, "0"), "rb").read()
 names = ["0"] * count
 if mode == "a":
     names = [str(i) for i in range(count)]
     for name in names:
-        with open(os.path.join(folder, name), "wb") as file:
+        with open(os.path.join(directory, name), "wb") as file:
             file.write(raw)
 options = {"durability": "none"} if mode == "a" else {}
-tapes = [evtape.open(os.path.join(folder, name), mode, **options) for name in names]
+tapes = [evtape.open(os.path.join(directory, name), mode, **options) for name in names]
 threads = [threading.Thread(target=lambda: tapes[7][0]) for _ in range(50)]
 for thread in threads:
     thread.start()
@@ -568,7 +568,7 @@ for tape in tapes[::97]:
     if mode == "a":
         tape.append(b"more")
     assert [event.ordinal for event in tape] == list(range(10 + (mode == "a")))
-with evtape.open(os.path.join(folder, "new"), "w") as writer:
+with evtape.open(os.path.join(directory, "new"), "w") as writer:
     writer.append(bytes(5 << 20))
 for tape in tapes:
     tape.close()

@@ -22,12 +22,12 @@ def first_words(text: str) -> set[str]:
     return set(re.findall(r"^([a-z]+)  ", text, re.MULTILINE))
 
 
-def make_tools(folder: Path) -> Path:
-    """Fill a folder with `python` and `evtape`, which mean this interpreter and the package under test."""
+def make_tools(directory: Path) -> Path:
+    """Fill a directory with `python` and `evtape`, which mean this interpreter and the package under test."""
     for name, words in (("python", ""), ("evtape", " -m evtape")):
-        (folder / name).write_text(f'#!/bin/sh\nexec "{sys.executable}"{words} "$@"\n')
-        (folder / name).chmod(0o755)
-    return folder
+        (directory / name).write_text(f'#!/bin/sh\nexec "{sys.executable}"{words} "$@"\n')
+        (directory / name).chmod(0o755)
+    return directory
 
 
 def environment(core: str, tools: Path) -> dict[str, str]:
@@ -50,13 +50,13 @@ for path in sys.argv[1:]:
 """
 
 
-def run_programs(programs: list[Block], folder: Path, env: dict[str, str]) -> None:
+def run_programs(programs: list[Block], directory: Path, env: dict[str, str]) -> None:
     names = []
     for block in programs:
         names.append(f"line_{block.line}.py")
-        (folder / names[-1]).write_text(block.body, encoding="utf-8")
+        (directory / names[-1]).write_text(block.body, encoding="utf-8")
     command = [sys.executable, "-W", "error::ResourceWarning", "-c", DRIVER, *names]
-    result = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=100, check=False)
+    result = subprocess.run(command, cwd=directory, env=env, capture_output=True, text=True, timeout=100, check=False)
     assert result.returncode == 0, result.stderr
     printed = re.split(r"^== .*\n", result.stdout, flags=re.MULTILINE)[1:]
     for block, text in zip(programs, printed, strict=True):
@@ -70,10 +70,15 @@ def commands(block: Block) -> Iterator[tuple[str, str]]:
         yield command, shown
 
 
-def run_commands(block: Block, folder: Path, env: dict[str, str]) -> None:
+def run_commands(block: Block, directory: Path, env: dict[str, str]) -> None:
     for command, shown in commands(block):
         result = subprocess.run(
-            ["bash", "-c", f"exec 2>&1; {command}"], cwd=folder, env=env, capture_output=True, timeout=100, check=False
+            ["bash", "-c", f"exec 2>&1; {command}"],
+            cwd=directory,
+            env=env,
+            capture_output=True,
+            timeout=100,
+            check=False,
         )
         printed = result.stdout.decode(errors="replace")
         if result.returncode:

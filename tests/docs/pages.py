@@ -2,8 +2,8 @@
 
 What the extractor understands, in README.md and docs/*.md:
 
-- A ```python block is a program of its own, run in a folder that the document keeps. A ```text block right after it is
-  its output.
+- A ```python block is a program of its own, run in a directory that the document keeps. A ```text block right after it
+  is its output.
 - A ```console block has commands after "$ " and their output; "[exit code N]" ends the output of a command that ends
   with N.
 - "..." in an output stands for anything.

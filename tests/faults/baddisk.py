@@ -31,8 +31,8 @@ BATCH = 25  # rounds in one child process
 class Disk:
     """The mounted file, what is behind it, and the switch."""
 
-    def __init__(self, folder: Path) -> None:
-        self.backing, self.control, self.mount = folder / "backing", folder / "control", folder / "mount"
+    def __init__(self, directory: Path) -> None:
+        self.backing, self.control, self.mount = directory / "backing", directory / "control", directory / "mount"
         self.path = self.mount / "stream"
 
     def fail(self, mode: str, first: int = 0, last: int = 1 << 62) -> None:
@@ -43,7 +43,7 @@ class Disk:
 
 
 @contextlib.contextmanager
-def mounted(folder: Path) -> Iterator[Disk]:
+def mounted(directory: Path) -> Iterator[Disk]:
     """The disk, for as long as the block lasts."""
     if not os.access("/dev/fuse", os.W_OK) or shutil.which("fusermount3") is None:
         raise harness.NotRun("an error of a disk needs /dev/fuse and fusermount3")
@@ -51,7 +51,7 @@ def mounted(folder: Path) -> Iterator[Disk]:
     if flags.returncode:
         raise harness.NotRun("an error of a disk needs libfuse3 with its headers, and pkg-config")
     program = harness.compiled("baddisk.c", shared=False, libraries=tuple(flags.stdout.split()))
-    disk = Disk(folder)
+    disk = Disk(directory)
     disk.mount.mkdir()
     disk.fail("-")
     server = subprocess.Popen([program, disk.backing, disk.control, disk.mount])
@@ -71,9 +71,9 @@ def mounted(folder: Path) -> Iterator[Disk]:
 def run(ctx: Context) -> None:
     """Both cores: readers over a disk that stops to read, writers over one that stops to write."""
     for core, evtape in harness.both().items():
-        folder = ctx.work / core
-        folder.mkdir()
-        with mounted(folder) as disk:
+        directory = ctx.work / core
+        directory.mkdir()
+        with mounted(directory) as disk:
             for part, wanted in ((readers, ctx.scale(50, 5000)), (writers, ctx.scale(25, 1000))):
                 name = part.__name__
                 for start in ctx.progress(range(0, wanted, BATCH), f"{name} on a bad disk, {core}"):

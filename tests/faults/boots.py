@@ -63,21 +63,21 @@ for step, *arguments in json.loads(sys.argv[1]):
 class Machine:
     """Boots one after another; each call of `run` is a process of the present one."""
 
-    def __init__(self, core: str, folder: Path) -> None:
+    def __init__(self, core: str, directory: Path) -> None:
         self._core = core
-        self.folder = folder
+        self.directory = directory
         self._boots = itertools.count()
         self.boot()
 
     def boot(self) -> None:
-        self._id = self.folder / f"boot-{next(self._boots)}"
+        self._id = self.directory / f"boot-{next(self._boots)}"
         self._id.write_text(f"{uuid.uuid4()}\n")
 
     def run(self, *steps: tuple[object, ...]) -> str:
         command = ["unshare", "-m", "sh", "-c", MOUNT, str(self._id), sys.executable, "-c", CODE, json.dumps(steps)]
         environment = os.environ | {"EVTAPE_BACKEND": self._core}
         done = subprocess.run(
-            command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=60, check=False
+            command, cwd=self.directory, env=environment, capture_output=True, text=True, timeout=60, check=False
         )
         return done.stdout.strip() if done.returncode == 0 else f"exit {done.returncode}: {done.stderr.strip()[-300:]}"
 
@@ -89,7 +89,7 @@ class Machine:
 def other_name(machine: Machine, link: Callable[[Path, Path], object]) -> str:
     """Closed in boot 1, appended to by another name in boot 2, opened by its first name in boot 3."""
     machine.run(("open", "x.tape", "w"), ("append", 0, 20_000, 2000), ("close",))
-    link(machine.folder / "x.tape", machine.folder / "y.tape")
+    link(machine.directory / "x.tape", machine.directory / "y.tape")
     machine.boot()
     machine.run(("open", "y.tape", "a"), ("append", 20_000, 3000, 50), ("close",))
     machine.boot()
@@ -110,7 +110,7 @@ def changed_directory(machine: Machine) -> str:
 
 def torn(machine: Machine, *, boot: bool) -> str:
     """A sector in what was not synced is lost: the next boot cuts there, the same boot takes it for damage."""
-    path = machine.folder / "x.tape"
+    path = machine.directory / "x.tape"
     machine.run(("open", "x.tape", "w"), ("append", 0, 100, 50), ("sync",), ("append", 100, 900, 50), ("kill",))
     machine.run(("tear", str(path), 24 << 10))
     if boot:
@@ -137,9 +137,9 @@ def run(ctx: Context) -> None:
     for core in harness.both():
         for name, scenario in ctx.progress(list(SCENARIOS.items()), f"boots, {core}"):
             if ctx.only in name:
-                folder = ctx.work / f"{core}-{name}".replace(" ", "-")
-                folder.mkdir()
-                wrong = scenario(Machine(core, folder))
+                directory = ctx.work / f"{core}-{name}".replace(" ", "-")
+                directory.mkdir()
+                wrong = scenario(Machine(core, directory))
                 ctx.count(f"scenarios, {core}")
                 if wrong:
                     ctx.violation("a boot costs events, or goes unnoticed", f"{core}: {name}: {wrong}")

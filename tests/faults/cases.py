@@ -26,17 +26,17 @@ def run(ctx: Context) -> None:
     for core, evtape in harness.both().items():
         for name, case in CASES.items():
             if ctx.only in name:
-                folder = ctx.work / f"{name}-{core}".replace(" ", "-")
-                folder.mkdir()
-                wrong = case(evtape, folder)
+                directory = ctx.work / f"{name}-{core}".replace(" ", "-")
+                directory.mkdir()
+                wrong = case(evtape, directory)
                 ctx.count("cases")
                 if wrong:
                     ctx.violation(name, f"{core}: {wrong}")
 
 
-def lost_sector(evtape: Any, folder: Path, payloads: list[bytes], sector: int, durable: int) -> str:
+def lost_sector(evtape: Any, directory: Path, payloads: list[bytes], sector: int, durable: int) -> str:
     """Append, sync after `durable` events, have one sector as it was then, recover on another boot."""
-    path, after = folder / "live.tape", folder / "after.tape"
+    path, after = directory / "live.tape", directory / "after.tape"
     synced = b""
     with evtape.open(path, "w") as tape:
         for i, data in enumerate(payloads):
@@ -60,24 +60,24 @@ def lost_sector(evtape: Any, folder: Path, payloads: list[bytes], sector: int, d
     return "" if len(kept) >= durable else f"{len(kept)} of {durable} durable events are left"
 
 
-def zeros_add_up(evtape: Any, folder: Path) -> str:
+def zeros_add_up(evtape: Any, directory: Path) -> str:
     """As many zero entries fit into a lost sector as empty events were in it, so that EventCount agrees."""
-    return lost_sector(evtape, folder, [b"x" * 448] + [b""] * 100, 2, 1)
+    return lost_sector(evtape, directory, [b"x" * 448] + [b""] * 100, 2, 1)
 
 
-def torn_timestamp(evtape: Any, folder: Path) -> str:
+def torn_timestamp(evtape: Any, directory: Path) -> str:
     """The first bytes of a timestamp are in a lost sector, the rest is not: nothing checks a timestamp."""
-    return lost_sector(evtape, folder, [b"x" * 448, b"y" * 516, b"event", b"event"], 1, 2)
+    return lost_sector(evtape, directory, [b"x" * 448, b"y" * 516, b"event", b"event"], 1, 2)
 
 
-def torn_empty(evtape: Any, folder: Path) -> str:
+def torn_empty(evtape: Any, directory: Path) -> str:
     """The size and checksum of an event are in a lost sector: it reads as an empty event, whose checksum is zero."""
-    return lost_sector(evtape, folder, [b"x" * 448, b"y" * 512, b"event" * 90], 2, 1)
+    return lost_sector(evtape, directory, [b"x" * 448, b"y" * 512, b"event" * 90], 2, 1)
 
 
-def stale_sidecar(evtape: Any, folder: Path) -> str:
+def stale_sidecar(evtape: Any, directory: Path) -> str:
     """A sync flushes the sidecar too: with an older one, what is past it could be durable and yet be cut."""
-    path = folder / "live.tape"
+    path = directory / "live.tape"
     side = Path(f"{path}.side")
     flushed: list[bytes] = []
     real = os.fsync
@@ -100,9 +100,9 @@ def stale_sidecar(evtape: Any, folder: Path) -> str:
     return ""
 
 
-def reopened(evtape: Any, folder: Path) -> str:
+def reopened(evtape: Any, directory: Path) -> str:
     """A sync covers what an earlier writer left unflushed (durability "none"), not only what was appended since."""
-    path = folder / "s.tape"
+    path = directory / "s.tape"
     recorder = Recorder(str(path))
     with recording(evtape, recorder):
         with evtape.open(path, "w", durability="none") as tape:
@@ -116,9 +116,9 @@ def reopened(evtape: Any, folder: Path) -> str:
     return f"pages {sorted(dirty)} were never flushed" if dirty else ""
 
 
-def short_header(evtape: Any, folder: Path) -> str:
+def short_header(evtape: Any, directory: Path) -> str:
     """A write of the header that is cut short may not replace a good stream."""
-    path = folder / "s.tape"
+    path = directory / "s.tape"
     good = streams.stream([b"good"])
     path.write_bytes(good)
 
@@ -136,9 +136,9 @@ def short_header(evtape: Any, folder: Path) -> str:
     return "" if data == good else f"{told}; {len(data)} bytes stand in the place of the old stream"
 
 
-def opened_while_it_grows(evtape: Any, folder: Path) -> str:
+def opened_while_it_grows(evtape: Any, directory: Path) -> str:
     """A reader looks at the size, then the writer makes room and appends, then the reader looks at the header."""
-    path = folder / "s.tape"
+    path = directory / "s.tape"
     evtape.open(path, "w").close()
     real, writers = os.fstat, []
 
@@ -162,21 +162,21 @@ def opened_while_it_grows(evtape: Any, folder: Path) -> str:
     return ""
 
 
-def lowered_write_offset(evtape: Any, folder: Path) -> str:
+def lowered_write_offset(evtape: Any, directory: Path) -> str:
     """WriteOffset went down to where an earlier event ends: what lies above is not published, but was appended."""
-    path = folder / "s.tape"
+    path = directory / "s.tape"
     payloads = [b"payload %d" % i for i in range(9)]
     whole, ends = streams.stream(payloads), streams.ends(payloads)
     for way in (evtape.recover, lambda path: evtape.open(path, "a").close()):
         path.write_bytes(ends[5].to_bytes(8, "little") + whole[8:])
         way(path)
-    saved = [file.read_bytes() for file in folder.glob("*.quarantine-*")]
+    saved = [file.read_bytes() for file in directory.glob("*.quarantine-*")]
     return "" if saved == [whole[ends[5] :]] * 2 else f"{len(saved)} of 2 are saved"
 
 
-def zeros_before_the_tear(evtape: Any, folder: Path) -> str:
+def zeros_before_the_tear(evtape: Any, directory: Path) -> str:
     """Sectors that were durable read as zeros, and so does a part of what was not: the walk that ends there counts."""
-    path, after = folder / "live.tape", folder / "after.tape"
+    path, after = directory / "live.tape", directory / "after.tape"
     with evtape.open(path, "w") as tape:
         tape.append_many([b"x" * 472, *[b"y" * 48] * 200])
         tape.sync()
@@ -192,9 +192,9 @@ def zeros_before_the_tear(evtape: Any, folder: Path) -> str:
     return "" if events == 1 else f"{events} events are kept, of which all but the first are zeros"
 
 
-def lost_new_header(evtape: Any, folder: Path) -> str:
+def lost_new_header(evtape: Any, directory: Path) -> str:
     """The first sector of a stream of which nothing was durable reads as zeros."""
-    path, after = folder / "live.tape", folder / "after.tape"
+    path, after = directory / "live.tape", directory / "after.tape"
     with evtape.open(path, "w") as tape:
         tape.append_many([b"event"] * 100)
         image = path.read_bytes()
@@ -209,11 +209,11 @@ def lost_new_header(evtape: Any, folder: Path) -> str:
     return "" if after.read_bytes() == (24).to_bytes(8, "little") + bytes(8) + image[16:24] else "it is not empty"
 
 
-def page_gone(evtape: Any, folder: Path) -> str:
+def page_gone(evtape: Any, directory: Path) -> str:
     """The file is cut under a writer: the append that stores into the missing page is not published."""
     if evtape.backend == "python":
         return ""  # has no guard: a writer whose file is cut is not protected there, as docs/guarantees.md says
-    path = folder / "s.tape"
+    path = directory / "s.tape"
 
     def cut() -> str:
         tape = evtape.open(path, "w", capacity=1 << 20, durability="none")
@@ -235,9 +235,9 @@ def page_gone(evtape: Any, folder: Path) -> str:
     return harness.tell(status) if told is None else str(told)
 
 
-def zeros_in_a_view(evtape: Any, folder: Path) -> str:
+def zeros_in_a_view(evtape: Any, directory: Path) -> str:
     """A page of a view is cut off and becomes zeros; the file then has its size again, so that only the guard knows."""
-    path = folder / "s.tape"
+    path = directory / "s.tape"
     data = bytes(range(1, 255)) * 100
     path.write_bytes(streams.stream([data]))
     size = path.stat().st_size
@@ -257,9 +257,9 @@ def zeros_in_a_view(evtape: Any, folder: Path) -> str:
     return "the view became zeros" if changed else ""
 
 
-def shorter_by_less_than_a_page(evtape: Any, folder: Path) -> str:
+def shorter_by_less_than_a_page(evtape: Any, directory: Path) -> str:
     """No page is gone when a file is cut within its last page: the bytes read as zeros and nothing else would tell."""
-    path = folder / "s.tape"
+    path = directory / "s.tape"
     path.write_bytes(streams.stream([b"x" * 800 + bytes(200)] * 6))  # what a reader remembers of the end is zeros
     with evtape.open(path, verify_checksums=False) as tape:
         len(tape)

@@ -107,20 +107,20 @@ def run(ctx: Context) -> None:
                 one_command(ctx, evtape, core, closed, command)
 
 
-def _folder(ctx: Context) -> Path:
-    folder = ctx.work / f"run-{ctx.figures.get('programs', 0)}"
-    folder.mkdir()
+def _directory(ctx: Context) -> Path:
+    directory = ctx.work / f"run-{ctx.figures.get('programs', 0)}"
+    directory.mkdir()
     ctx.count("programs")
-    return folder
+    return directory
 
 
 def _shell(
-    core: str, folder: Path, closed: tuple[int, ...], command: str, *arguments: str
+    core: str, directory: Path, closed: tuple[int, ...], command: str, *arguments: str
 ) -> subprocess.CompletedProcess[bytes]:
     redirections = " ".join(f"{number}<&-" if number == 0 else f"{number}>&-" for number in closed)
     return subprocess.run(
         ["sh", "-c", f"exec {command} {redirections}", "sh", *arguments],
-        cwd=folder,
+        cwd=directory,
         env=os.environ | {"EVTAPE_BACKEND": core},
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -131,9 +131,9 @@ def _shell(
 
 def library(ctx: Context, core: str, closed: tuple[int, ...]) -> None:
     """All calls in one program."""
-    folder, result = _folder(ctx), ctx.work / "result"
+    directory, result = _directory(ctx), ctx.work / "result"
     result.unlink(missing_ok=True)
-    done = _shell(core, folder, closed, f'{sys.executable} -c "$1" "$2"', CODE, str(result))
+    done = _shell(core, directory, closed, f'{sys.executable} -c "$1" "$2"', CODE, str(result))
     found = result.read_text().split("\n") if result.exists() else [f"exit code {done.returncode}"]
     for wrong in found:
         if wrong != "done":
@@ -142,12 +142,12 @@ def library(ctx: Context, core: str, closed: tuple[int, ...]) -> None:
 
 def one_command(ctx: Context, evtape: object, core: str, closed: tuple[int, ...], command: str) -> None:
     """One command on a good stream, which has to be good afterwards and hold what it held."""
-    folder = _folder(ctx)
+    directory = _directory(ctx)
     package: object = evtape
-    path = folder / "s.tape"
+    path = directory / "s.tape"
     with package.open(path, "w") as tape:  # type: ignore[attr-defined]
         tape.append_many([b"event %d" % i for i in range(100)])
-    done = _shell(core, folder, closed, f"{sys.executable} -m evtape {command}")
+    done = _shell(core, directory, closed, f"{sys.executable} -m evtape {command}")
     label = f"{core}, closed {closed}: {command}"
     if done.returncode not in (0, 2):
         ctx.violation("a descriptor of a standard stream", f"{label}: exit code {done.returncode}")

@@ -33,20 +33,20 @@ def full_disks(ctx: Context) -> None:
         if not f"disks-{kind}".startswith(ctx.only):
             continue
         try:
-            with mounted(kind) as folder:
+            with mounted(kind) as directory:
                 for core, evtape in harness.both().items():
                     for step in ctx.progress(range(1, ctx.scale(4, STEPS) + 1), f"{kind}, {core}"):
-                        meet(ctx, evtape, folder, f"{kind}, {core}, step {step}", step)
+                        meet(ctx, evtape, directory, f"{kind}, {core}, step {step}", step)
                         ctx.count(f"full disks met, {kind}")
         except harness.NotRun as why:
             ctx.not_run(f"full disk on {kind}: {why}")
 
 
-def meet(ctx: Context, evtape: Any, folder: Path, label: str, step: int) -> None:
+def meet(ctx: Context, evtape: Any, directory: Path, label: str, step: int) -> None:
     """Leave room for `step` steps of growth, append until it is used up, give room back, go on."""
-    filler, path = folder / "filler", folder / "full.tape"
+    filler, path = directory / "filler", directory / "full.tape"
     # The native core makes room by the megabyte and falls back to less, so the steps are smaller than what it asks for.
-    leave(filler, folder, 160 * 1024 * step)
+    leave(filler, directory, 160 * 1024 * step)
     try:
         status, told = harness.in_child(lambda: fill(evtape, str(path), filler, DURABILITY[step % 4]), 60.0)
         if told is None:
@@ -67,16 +67,16 @@ def meet(ctx: Context, evtape: Any, folder: Path, label: str, step: int) -> None
                 "not what was acknowledged", f"{label}: {tuple(said)}, {len(told['acknowledged'])} acknowledged"
             )
     finally:
-        for file in folder.iterdir():
+        for file in directory.iterdir():
             if file.is_file():
                 file.unlink()
 
 
-def leave(filler: Path, folder: Path, room: int) -> None:
+def leave(filler: Path, directory: Path, room: int) -> None:
     """Fill the disk, then give `room` bytes back. What a file system says is free is only a guess on some of them."""
-    settle(folder)
+    settle(directory)
     with open(filler, "wb") as file:
-        piece = os.statvfs(folder).f_bavail * os.statvfs(folder).f_frsize
+        piece = os.statvfs(directory).f_bavail * os.statvfs(directory).f_frsize
         size = 0
         while piece >= 65536:
             try:
@@ -147,9 +147,9 @@ def remove(filler: Path) -> None:
     settle(filler.parent)
 
 
-def settle(folder: Path) -> None:
+def settle(directory: Path) -> None:
     """Wait until removed files have given their room back: btrfs does so with a commit, and not all of it at once."""
-    here = os.open(folder, os.O_RDONLY)
+    here = os.open(directory, os.O_RDONLY)
     for _ in range(50):
         LIBC.syncfs(here)
         status = os.fstatvfs(here)

@@ -121,7 +121,11 @@ def pythons(ctx: Context) -> list[Python]:
             check=False,
         )
         if version.returncode == 0:
-            where = {"EVTAPE_BACKEND": "python", "PYTHONPATH": harness.source_folder(), "PYTHONDONTWRITEBYTECODE": "1"}
+            where = {
+                "EVTAPE_BACKEND": "python",
+                "PYTHONPATH": harness.source_directory(),
+                "PYTHONDONTWRITEBYTECODE": "1",
+            }
             found.append(Python(f"{''.join(version.stdout.split())}, python", path, where))
         elif path in named:
             ctx.not_run(f"{path}: no numpy")
@@ -145,10 +149,10 @@ def run(ctx: Context) -> None:
 
 def one(ctx: Context, python: Python, durability: str, threads: str, end: str) -> str:
     """One process; what is wrong after it."""
-    folder = ctx.work / "end"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    path = folder / "s.tape"
+    directory = ctx.work / "end"
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir()
+    path = directory / "s.tape"
     process = subprocess.Popen(
         [python.path, "-c", CODE, str(path), durability, threads, end],
         env=os.environ | python.environment,

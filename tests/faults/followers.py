@@ -33,13 +33,13 @@ def run(ctx: Context) -> None:
     """Writers on both cores; the pure one with a hundredth of the events."""
     for core, evtape in harness.both().items():
         events = ctx.scale(200_000, 100_000_000) // (1 if core == "native" else 100)
-        folder = Path(tempfile.mkdtemp(prefix="evtape-followers-"))  # on a disk: it may be larger than a memory is
+        directory = Path(tempfile.mkdtemp(prefix="evtape-followers-"))  # on a disk: it may be larger than a memory is
         try:
-            follow(ctx, core, evtape, folder / "followed.tape", events)
+            follow(ctx, core, evtape, directory / "followed.tape", events)
         finally:
-            for file in folder.iterdir():
+            for file in directory.iterdir():
                 file.unlink()
-            folder.rmdir()
+            directory.rmdir()
 
 
 def follow(ctx: Context, core: str, evtape: Any, path: Path, events: int) -> None:

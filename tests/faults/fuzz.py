@@ -129,7 +129,7 @@ def breed(seed: int, batch: int, api_every: int, last: bool = False) -> Any:
                 pool.append(data)
                 found["new"].append(data)
     if judges is not None:
-        shutil.rmtree(judges.folder, ignore_errors=True)
+        shutil.rmtree(judges.directory, ignore_errors=True)
     return found
 
 
@@ -211,7 +211,7 @@ class Judges:
         os.ftruncate(self.fd, LIMIT)
         self.map = mmap.mmap(self.fd, LIMIT)
         self.address = checker.address_of(self.map)
-        self.folder = Path(harness.tempfile.mkdtemp(prefix="evtape-fuzz-", dir=harness._memory()))
+        self.directory = Path(harness.tempfile.mkdtemp(prefix="evtape-fuzz-", dir=harness._memory()))
         self.done = 0
         first = next(iter(self.cores.values()))
         self.bulk_fd = os.memfd_create("bulk")
@@ -231,7 +231,7 @@ class Judges:
         name = f"case-{zlib.crc32(data):08x}.tape"
         if len(self.found["violations"]) < 20:
             (Path(harness.tempfile.gettempdir()) / name).write_bytes(data)
-        self.found["violations"].append((kind, f"{detail}; {name} in the temporary folder"))
+        self.found["violations"].append((kind, f"{detail}; {name} in the temporary directory"))
 
     def bulk(self, data: bytes, seed: int) -> None:
         """Mutants of a mutant through the native scanner alone, without a mapping made anew for each."""
@@ -281,7 +281,7 @@ class Judges:
         """All that takes a file, on both cores; the answers, which must be the same."""
         answers = []
         for evtape in self.cores.values():
-            path = self.folder / "file.tape"
+            path = self.directory / "file.tape"
             answers.append(ask(evtape, path, data))
         self.count("executions of the whole API, both cores")
         if answers[0] != answers[-1]:

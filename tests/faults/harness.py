@@ -136,7 +136,7 @@ class Bar:
 
 
 def _memory() -> str | None:
-    """A folder in memory where there is one: most parts make files by the thousand and need no disk for it."""
+    """A directory in memory where there is one: most parts make files by the thousand and need no disk for it."""
     return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 
@@ -210,14 +210,14 @@ def place_sidecar(record: bytes, path: str | os.PathLike[str]) -> None:
     os.setxattr(path, "user.evtape.generation", record[72:88])
 
 
-def source_folder() -> str:
-    """The folder evtape is imported from, for child processes."""
+def source_directory() -> str:
+    """The directory evtape is imported from, for child processes."""
     return str(Path(next(iter(both().values())).__file__ or "").parent.parent)
 
 
 def environment(core: str) -> dict[str, str]:
     """The environment of a child process that runs on one core."""
-    path = os.pathsep.join([source_folder(), str(HERE.parent.parent)])
+    path = os.pathsep.join([source_directory(), str(HERE.parent.parent)])
     return os.environ | {"EVTAPE_BACKEND": core, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
 
 
@@ -225,12 +225,12 @@ def environment(core: str) -> dict[str, str]:
 
 
 def compiled(source: str, *, shared: bool, flags: tuple[str, ...] = (), libraries: tuple[str, ...] = ()) -> Path:
-    """A helper of this folder, compiled once for each state of its source. Raises NotRun without a compiler."""
+    """A helper of this directory, compiled once for each state of its source. Raises NotRun without a compiler."""
     path = HERE / source
     key = hashlib.sha256(path.read_bytes() + repr((shared, flags, libraries)).encode()).hexdigest()[:16]
-    folder = Path(tempfile.gettempdir()) / f"evtape-faults-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    target = folder / f"{path.stem}-{key}{'.so' if shared else ''}"
+    directory = Path(tempfile.gettempdir()) / f"evtape-faults-{os.getuid()}"
+    directory.mkdir(mode=0o700, exist_ok=True)
+    target = directory / f"{path.stem}-{key}{'.so' if shared else ''}"
     if target.exists():
         return target
     compiler = shutil.which("gcc") or shutil.which("cc")

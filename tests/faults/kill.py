@@ -139,14 +139,14 @@ def step(ctx: Context) -> None:
 
 def step_path(ctx: Context, stepper: Path, core: str, kind: str, limit: int) -> None:
     """One path."""
-    folder = ctx.work / f"{kind}-{core}"
-    folder.mkdir()
-    path, wanted = folder / "step.tape", folder / "wanted"
+    directory = ctx.work / f"{kind}-{core}"
+    directory.mkdir()
+    path, wanted = directory / "step.tape", directory / "wanted"
     environment = harness.environment(core)
     ends = streams.ends(payloads(kind))
     if kind in ("batch", "rows"):
         ends = [ends[0], ends[3] if kind == "batch" else ends[0], ends[-1]]
-    (folder / "wanted.ends").write_bytes(struct.pack(f"<{len(ends)}q", *ends))
+    (directory / "wanted.ends").write_bytes(struct.pack(f"<{len(ends)}q", *ends))
     wanted.write_bytes(streams.stream(payloads(kind)))
     if kind in ("recover", "repair"):
         environment["STEPPER_RECOVERING"] = "1"
@@ -172,7 +172,7 @@ def step_path(ctx: Context, stepper: Path, core: str, kind: str, limit: int) -> 
     good = verdict(wanted.read_bytes())
     if (after.state, after.events, after.end) != ("clean", good.events, good.end):
         ctx.violation("not what was appended at the end", f"{kind}, {core}: {after}")
-    shutil.rmtree(folder)
+    shutil.rmtree(directory)
 
 
 # ------------------------------------------------------------------------------------------- owners

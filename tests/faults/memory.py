@@ -46,11 +46,11 @@ def run(ctx: Context) -> None:
     """Eight times the limit with the native core, three times with the pure one."""
     for core in harness.both():
         size = LIMIT * ctx.scale(3, 8 if core == "native" else 3)
-        folder = Path(tempfile.mkdtemp(prefix="evtape-memory-"))  # not in memory, which would count
+        directory = Path(tempfile.mkdtemp(prefix="evtape-memory-"))  # not in memory, which would count
         try:
             with limited() as (members, peak):
                 done = subprocess.run(
-                    [sys.executable, "-c", SCRIPT, members, folder / "large.tape", str(size // 65552)],
+                    [sys.executable, "-c", SCRIPT, members, directory / "large.tape", str(size // 65552)],
                     env=harness.environment(core),
                     capture_output=True,
                     text=True,
@@ -63,9 +63,9 @@ def run(ctx: Context) -> None:
                 ctx.figures[f"MiB resident at most, {core}"] = int(re.findall(r"peak (\d+)", done.stdout)[0])
                 ctx.figures[f"MiB of the group at most, page cache included, {core}"] = int(peak.read_text()) >> 20
         finally:
-            for file in folder.iterdir():
+            for file in directory.iterdir():
                 file.unlink()
-            folder.rmdir()
+            directory.rmdir()
 
 
 @contextlib.contextmanager

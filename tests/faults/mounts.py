@@ -43,7 +43,7 @@ def make(kind: str, image: Path, size: int = 0) -> None:
 
 @contextlib.contextmanager
 def mounted(kind: str, size: int = 0) -> Iterator[Path]:
-    """The folder of a new file system; unmounted afterwards. "quota": a folder of a btrfs that may hold less."""
+    """The directory of a new file system; unmounted afterwards. "quota": a directory of a btrfs that may hold less."""
     if kind == "quota":
         with mounted("btrfs", size) as target:
             command("btrfs", "quota", "enable", target)
@@ -53,18 +53,18 @@ def mounted(kind: str, size: int = 0) -> Iterator[Path]:
         return
     if os.geteuid() != 0:
         raise NotRun(f"{kind}: mounting needs root")
-    folder = Path(tempfile.mkdtemp(prefix=f"evtape-{kind}-", dir="/dev/shm" if os.path.isdir("/dev/shm") else None))
-    target = folder / "mount"
+    directory = Path(tempfile.mkdtemp(prefix=f"evtape-{kind}-", dir="/dev/shm" if os.path.isdir("/dev/shm") else None))
+    target = directory / "mount"
     target.mkdir()
     try:
         if kind == "tmpfs":
             command("mount", "-t", "tmpfs", "-o", f"size={size or 32 << 20}", "evtape-faults", target)
         else:
-            make(kind, folder / "image", size)
-            command("mount", "-o", "loop", folder / "image", target)
+            make(kind, directory / "image", size)
+            command("mount", "-o", "loop", directory / "image", target)
         try:
             yield target
         finally:
             command("umount", target)
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(directory, ignore_errors=True)

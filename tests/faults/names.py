@@ -33,18 +33,18 @@ Events = list[tuple[int, bytes]]
 class World:
     """A directory with up to two names, the streams behind them, and what each has to hold."""
 
-    def __init__(self, evtape: Any, folder: Path) -> None:
+    def __init__(self, evtape: Any, directory: Path) -> None:
         self.evtape = evtape
         self.sidecar = evtape.modules["evtape.recovery.watermark"]
-        self.folders = folder / "one", folder / "two"
-        for place in self.folders:
+        self.directories = directory / "one", directory / "two"
+        for place in self.directories:
             place.mkdir(parents=True)
         self.boots = 0
         self.held: Any = None
         self.held_inode = 0
         self.streams: dict[int, Events] = {}
         self.written = 0
-        os.chdir(self.folders[0])
+        os.chdir(self.directories[0])
 
     # --------------------------------------------------------------------------------- what can happen
 
@@ -126,7 +126,7 @@ class World:
     def change_directory(self) -> None:
         """To another directory with a stream of the same name."""
         now = Path.cwd()
-        os.chdir(self.folders[1] if now == self.folders[0] else self.folders[0])
+        os.chdir(self.directories[1] if now == self.directories[0] else self.directories[0])
         if not os.path.lexists(FIRST):
             self._make("x")
 
@@ -168,7 +168,7 @@ class World:
     def judge(self) -> str:
         """What is missing or wrong under any name."""
         self.boot()
-        for place in self.folders:
+        for place in self.directories:
             for name in (FIRST, SECOND):
                 path = place / name
                 if path.exists() and (wrong := self._judge(path)):
@@ -241,8 +241,8 @@ def run(ctx: Context) -> None:
 
 def one(ctx: Context, evtape: Any, core: str, steps: tuple[Callable[[World], None], ...], number: int) -> None:
     """One order of steps."""
-    folder = ctx.work / f"{core}-{number}"
-    world = World(evtape, folder)
+    directory = ctx.work / f"{core}-{number}"
+    world = World(evtape, directory)
     world.boot()
     try:
         world._make("w")
@@ -257,8 +257,8 @@ def one(ctx: Context, evtape: Any, core: str, steps: tuple[Callable[[World], Non
         ctx.violation("events are missing under a name", f"{core}: {label}: {wrong}")
     os.chdir(ctx.work)
     world.close_held()
-    for place in world.folders:
+    for place in world.directories:
         for entry in place.iterdir():
             entry.unlink()
         place.rmdir()
-    folder.rmdir()
+    directory.rmdir()

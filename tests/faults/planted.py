@@ -195,7 +195,7 @@ BUGS = (
         "power --only kilobyte", "quarantine was not durable",
     ),
     Bug(
-        "no flush of the folder of a new file", FILES,
+        "no flush of the directory of a new file", FILES,
         "sync_directory(self._directory)", "pass",
         "power --only kilobyte", "quarantine was not durable",
     ),
@@ -287,8 +287,8 @@ def run(ctx: Context) -> None:
 def copy(tree: Path) -> None:
     """A copy of what is needed to build and to run the package."""
     ignored = shutil.ignore_patterns("__pycache__", "*.so", "*.tape")
-    shutil.copytree(Path(harness.source_folder()) / "evtape", tree / "src" / "evtape", ignore=ignored)
-    ext = Path(harness.source_folder()).parent / "ext"
+    shutil.copytree(Path(harness.source_directory()) / "evtape", tree / "src" / "evtape", ignore=ignored)
+    ext = Path(harness.source_directory()).parent / "ext"
     shutil.copytree(ext if ext.exists() else ROOT / "ext", tree / "ext", ignore=shutil.ignore_patterns("native.c"))
 
 

@@ -1,6 +1,6 @@
 """What runs under ThreadSanitizer: threads that append, read, sync and close one writer.
 
-    python -m tests.faults.racing FOLDER SECONDS
+    python -m tests.faults.racing DIRECTORY SECONDS
 
 Readers go through the writer itself, because a mapping of their own would lie at other addresses, and a race is seen
 between accesses to the same one. Every thread numbers its events; at the end each must have all of its own, in order.
@@ -148,8 +148,8 @@ def close_under_writers(path: Path) -> int:
 
 
 def main() -> None:
-    folder, seconds = Path(sys.argv[1]), float(sys.argv[2])
-    events = race(folder / "race.tape", seconds) + close_under_writers(folder / "close.tape")
+    directory, seconds = Path(sys.argv[1]), float(sys.argv[2])
+    events = race(directory / "race.tape", seconds) + close_under_writers(directory / "close.tape")
     print(f"events {events}")
 
 

@@ -47,12 +47,12 @@ class Disk:
     """A file system that can lose its power."""
 
     def __init__(self, kind: str) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix=f"evtape-{kind}-", dir=harness._memory()))
-        self.mount = self.folder / "mount"
+        self.directory = Path(tempfile.mkdtemp(prefix=f"evtape-{kind}-", dir=harness._memory()))
+        self.mount = self.directory / "mount"
         self.mount.mkdir()
-        mounts.make(kind, self.folder / "image")
+        mounts.make(kind, self.directory / "image")
         done = subprocess.run(
-            ["losetup", "-f", "--show", self.folder / "image"], capture_output=True, text=True, check=False
+            ["losetup", "-f", "--show", self.directory / "image"], capture_output=True, text=True, check=False
         )
         if done.returncode:
             raise harness.NotRun(done.stderr.strip())
@@ -65,7 +65,7 @@ class Disk:
     def __exit__(self, *_: object) -> None:
         self.off()
         mounts.command("losetup", "-d", self.device)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        shutil.rmtree(self.directory, ignore_errors=True)
 
     def on(self) -> None:
         mounts.command("mount", self.device, self.mount)
@@ -75,13 +75,13 @@ class Disk:
 
     def fail(self) -> None:
         """Power off: nothing that is not on the disk gets there any more."""
-        folder = os.open(self.mount, os.O_RDONLY | os.O_DIRECTORY)
+        directory = os.open(self.mount, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            fcntl.ioctl(folder, SHUTDOWN, NO_LOG_FLUSH)
+            fcntl.ioctl(directory, SHUTDOWN, NO_LOG_FLUSH)
         except OSError as error:
             raise harness.NotRun(f"the file system cannot be shut down: {error}") from None
         finally:
-            os.close(folder)
+            os.close(directory)
 
 
 def cycles(ctx: Context, kind: str, disk: Disk, wanted: int) -> None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 CODE = """
 import faulthandler, gc, json, os, signal, sys, time
 import evtape
-how, folder, seconds, outers = sys.argv[1], sys.argv[2], float(sys.argv[3]), sys.argv[4:]
+how, directory, seconds, outers = sys.argv[1], sys.argv[2], float(sys.argv[3]), sys.argv[4:]
 faulthandler.dump_traceback_later(90, exit=True)
 stamp = 1 << 40
 
@@ -121,7 +121,7 @@ number = events = end = 0
 for outer in outers:
     for inner_name in CALLS:
         label = f"{inner_name} inside {outer}"
-        world = World(os.path.join(folder, f"{how}-{number}.tape"))
+        world = World(os.path.join(directory, f"{how}-{number}.tape"))
         number += 1
         inner = inner_name
         if how == "signal":

@@ -178,7 +178,7 @@ def main(executions: int, seed: int) -> None:
     judges = fuzz.Judges(found := {"figures": total, "violations": []})
     for data in edges():
         judges.quick(data)
-    shutil.rmtree(judges.folder)
+    shutil.rmtree(judges.directory)
     wrong += [f"{kind}: {detail}" for kind, detail in found["violations"]]
     number = 0
     while total.get("executions", 0) < executions:

@@ -98,7 +98,7 @@ def one(ctx: Context, core: str, evtape: Any, case: tuple[str, str, str, int]) -
     """One failing call; returns whether the path came to it."""
     path, call, error, k = case
     child = Child(ctx, core, evtape, path)
-    trace = child.folder / "trace"
+    trace = child.directory / "trace"
     inject = f"inject={call}:error={error}:when={k}"
     tracer = subprocess.Popen(
         ["strace", "-f", "-qq", "-o", str(trace), "-e", f"trace={call}", "-e", inject, "-p", str(child.pid)],
@@ -117,7 +117,7 @@ def one(ctx: Context, core: str, evtape: Any, case: tuple[str, str, str, int]) -
         ctx.count("failing calls")
         child.judge(f"{path}, {core}, {call} {k} fails with {error}")
     else:
-        shutil.rmtree(child.folder)
+        shutil.rmtree(child.directory)
     return reached
 
 
@@ -129,9 +129,9 @@ class Child:
     def __init__(self, ctx: Context, core: str, evtape: Any, path: str, limit: int | None = None) -> None:
         Child.number += 1
         self.ctx, self.core, self.path = ctx, core, path
-        self.folder = ctx.work / f"call-{Child.number}"
-        self.folder.mkdir()
-        self.file = self.folder / "s.tape"
+        self.directory = ctx.work / f"call-{Child.number}"
+        self.directory.mkdir()
+        self.file = self.directory / "s.tape"
         prepare(self.file, path)
         self.board = mmap.mmap(-1, 65536)
         read, self._start = os.pipe()
@@ -199,10 +199,10 @@ class Child:
             if told["lie"]:
                 self.ctx.violation(told["lie"], f"{label}: {told['error']}")
             compare(self.ctx, label, self.file, self.path, told)
-            left = [p.name for p in self.folder.iterdir() if p.name.endswith(".tmp")]
+            left = [p.name for p in self.directory.iterdir() if p.name.endswith(".tmp")]
             if left:
                 self.ctx.count("temporary files left behind", len(left))
-        shutil.rmtree(self.folder)
+        shutil.rmtree(self.directory)
         self.board.close()
 
 

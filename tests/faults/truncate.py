@@ -39,13 +39,13 @@ def run(ctx: Context) -> None:
                 ctx.count(f"{name}, {core}", count)
 
 
-def batch(evtape: Any, folder: Path, seed: int, rounds: int) -> dict[str, Any]:
+def batch(evtape: Any, directory: Path, seed: int, rounds: int) -> dict[str, Any]:
     """In a child: truncations under readers in threads of it."""
     warnings.simplefilter("ignore")
     rng = random.Random(seed)
     told: dict[str, Any] = {"truncations": 0, "TruncatedError": 0, "other exceptions": 0, "whole passes": 0, "lies": []}
     for number in range(rounds):
-        path = folder / f"cut-{os.getpid()}-{number}.tape"
+        path = directory / f"cut-{os.getpid()}-{number}.tape"
         payloads = [bytes([i & 255]) * rng.choice((0, 40, 900, 5000)) for i in range(EVENTS)]
         path.write_bytes(streams.stream(payloads))
         stop = threading.Event()

@@ -55,24 +55,24 @@ def reports(
     ctx: Context, tree: Path, library: str, python: Path, label: str, seconds: float, planted: bool = False
 ) -> list[str]:
     """Run the threads and return the reports that name our core."""
-    folder = tree / "run"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
+    directory = tree / "run"
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir()
     environment = os.environ | {
         "LD_PRELOAD": library,
-        "TSAN_OPTIONS": f"log_path={folder}/log exitcode=0 report_signal_unsafe=0 history_size=4",
+        "TSAN_OPTIONS": f"log_path={directory}/log exitcode=0 report_signal_unsafe=0 history_size=4",
         "EVTAPE_BACKEND": "native",
         "PYTHONPATH": os.pathsep.join([str(tree / "src"), str(harness.HERE.parent.parent)]),
         "PYTHONDONTWRITEBYTECODE": "1",
     }
     # Without a fixed layout the kernel may put the program where the sanitizer wants its shadow.
-    command = ["setarch", "-R", python, "-m", "tests.faults.racing", folder, str(seconds)]
+    command = ["setarch", "-R", python, "-m", "tests.faults.racing", directory, str(seconds)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=900)
     if not planted:
         if done.returncode:
             ctx.violation("threads saw what was not appended, or died", f"{label}: {done.stderr[-600:]}")
         ctx.count(f"events by threads, {label}", int((re.findall(r"events (\d+)", done.stdout) or ["0"])[0]))
-    text = "".join(path.read_text(errors="replace") for path in folder.glob("log*"))
+    text = "".join(path.read_text(errors="replace") for path in directory.glob("log*"))
     found = [part for part in text.split("==================") if "WARNING: ThreadSanitizer" in part]
     if not planted:
         ctx.count(f"reports of the interpreter alone, {label}", sum("native." not in part for part in found))

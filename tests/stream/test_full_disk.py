@@ -76,17 +76,17 @@ evtape.open(sys.argv[1], "a").close()
 @pytest.fixture
 def disk(tmp_path):
     """A file system of one megabyte."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
+    directory = tmp_path / "disk"
+    directory.mkdir()
     if not hasattr(os, "geteuid") or os.geteuid() != 0:
         pytest.skip("not run: mounting a file system needs root")
     done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)], check=False, capture_output=True, text=True
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(directory)], check=False, capture_output=True, text=True
     )
     if done.returncode != 0:
         pytest.skip(f"not run: no tmpfs can be mounted here ({done.stderr.strip()})")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
+    yield directory
+    subprocess.run(["umount", "-l", str(directory)], check=True)
 
 
 @pytest.mark.parametrize("how", ["single", "batch"])

@@ -142,7 +142,7 @@ for path in sys.argv[1:]:
 
 _INTERRUPTED = """
 import gc, os, random, signal, sys, threading, time, warnings, evtape
-folder, rounds = sys.argv[1], int(sys.argv[2])
+directory, rounds = sys.argv[1], int(sys.argv[2])
 warnings.simplefilter("ignore", evtape.RecoveryWarning)
 warnings.simplefilter("ignore", ResourceWarning)
 sys.unraisablehook = lambda unraisable: None  # an interruption of a finalizer
@@ -155,7 +155,7 @@ def descriptors():
 
 signal.signal(signal.SIGALRM, interrupt)
 rng = random.Random(int(sys.argv[3]))
-path = os.path.join(folder, "t.tape")
+path = os.path.join(directory, "t.tape")
 evtape.open(path, "w").close()
 evtape.MappedFile(path).close()
 
@@ -192,7 +192,7 @@ for round in range(rounds):
     gc.collect()
     if os.path.exists(path) and 0 < os.path.getsize(path) < 200 and os.path.getsize(path) == 100:
         os.unlink(path)
-    names = [name for name in os.listdir(folder) if name.endswith(".tmp")]
+    names = [name for name in os.listdir(directory) if name.endswith(".tmp")]
     assert not names, (round, names)
     until = time.monotonic() + 5
     while threading.active_count() > 1 and time.monotonic() < until:
@@ -614,6 +614,7 @@ def test_options_out_of_range_are_refused_before_anything_is_written(et, tmp_pat
 def test_the_longest_interval_works(et, tmp_path):
     with et.open(tmp_path / "t.tape", "w", durability="interval", interval=threading.TIMEOUT_MAX) as tape:
         tape.append(b"x")
+    assert et.verify(tmp_path / "t.tape").events == 1
 
 
 def test_a_mapped_file_of_no_possible_size_is_refused(et, tmp_path):

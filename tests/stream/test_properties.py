@@ -44,7 +44,7 @@ bounds = st.none() | st.integers(-20, 20)
 
 
 class Cores(RuleBasedStateMachine):
-    """Every operation is done on each core, in a folder of its own, and must have the same outcome."""
+    """Every operation is done on each core, in a directory of its own, and must have the same outcome."""
 
     packages: dict[str, ModuleType] = {}  # noqa: RUF012 - given to a subclass by the test
 
@@ -73,7 +73,7 @@ class Cores(RuleBasedStateMachine):
                 except Exception as error:  # noqa: BLE001 - the error is the outcome
                     outcome = ("raised", type(error).__name__, str(error), getattr(error, "index", None))
             told = [(warning.category.__name__, str(warning.message)) for warning in caught]
-            outcomes.append(repr((outcome, told)).replace(str(self.root / core), "FOLDER"))
+            outcomes.append(repr((outcome, told)).replace(str(self.root / core), "DIRECTORY"))
             self.last = outcome
         assert all(outcome == outcomes[0] for outcome in outcomes), outcomes
         return self.last

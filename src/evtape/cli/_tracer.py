@@ -35,8 +35,8 @@ RECORD: Final = struct.Struct("<BxHIq")
 
 def library() -> list[str]:
     """The sources of the standard library, its packages not included, in the order of their names."""
-    folder = os.path.dirname(os.__file__)
-    return sorted(entry.path for entry in os.scandir(folder) if entry.name.endswith(".py") and entry.is_file())
+    directory = os.path.dirname(os.__file__)
+    return sorted(entry.path for entry in os.scandir(directory) if entry.name.endswith(".py") and entry.is_file())
 
 
 def work(source: bytes, name: str) -> int:

@@ -27,9 +27,9 @@ _FIGURES = 61  # columns of a row without its picture
 @click.command()
 @click.option("--messages", "-n", default=10_000, show_default=True, type=click.IntRange(1), help="Messages per run.")
 @click.option("--size", "-s", default=1024, show_default=True, type=click.IntRange(1), help="Bytes of a message.")
-@click.option("--dir", "folder", type=click.Path(file_okay=False, exists=True), help="Where files are written.")
+@click.option("--dir", "directory", type=click.Path(file_okay=False, exists=True), help="Where files are written.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per row.")
-def command(messages: int, size: int, folder: str | None, as_json: bool) -> int:
+def command(messages: int, size: int, directory: str | None, as_json: bool) -> int:
     """Compare five ways to store messages.
 
     They are those of the article that evtape comes from. Each figure is the median of seven runs in a process of its
@@ -37,7 +37,7 @@ def command(messages: int, size: int, folder: str | None, as_json: bool) -> int:
     """
     out = console()
     baseline = 0.0
-    with tempfile.TemporaryDirectory(prefix="evtape-bench-", dir=folder) as work:
+    with tempfile.TemporaryDirectory(prefix="evtape-bench-", dir=directory) as work:
         if not as_json:
             paragraph(out, [(f"{counted(messages, 'message')} of {counted(size, 'byte')}, one writer", "bold")])
             out.print()

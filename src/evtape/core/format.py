@@ -18,10 +18,6 @@ FIRST_OFFSET: Final = HEADER_SIZE  # the WriteOffset of a stream without events
 ENTRY: Final = struct.Struct("<qII")
 ENTRY_SIZE: Final = ENTRY.size
 
-# crc32(b"") == 0, so sixteen zero bytes parse as an empty event at time 0. No writer writes one (see docs/format.md,
-# "Zeros").
-ZERO_ENTRY: Final = bytes(ENTRY_SIZE)
-
 SIZE_MAX: Final = 2**32 - 1  # bytes of one payload
 INT64_MIN: Final = -(2**63)
 INT64_MAX: Final = 2**63 - 1

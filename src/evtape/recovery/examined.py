@@ -29,7 +29,7 @@ class Examined:
         self.fd = fd
         self.watermark_file = watermark_file
         self.region = core.Region(fd, os.fstat(fd).st_size, path)
-        #: The record beside the stream, or None. It may not match the stream.
+        #: The record in the sidecar, or None. It may not match the stream.
         self.stored: Watermark | None = None
         if watermark_file is not None and self.has_header:
             self.stored = watermark_file.load()

@@ -1,7 +1,7 @@
 """Report -> quarantine -> cut: the second half of the recovery path. What may be cut is decided here and nowhere
 else.
 
-Each step leaves a stream on which recovery gives the same result: the bytes to be cut are durable beside the stream
+Each step leaves a stream on which recovery gives the same result: the bytes to be cut are durable next to the stream
 before its header is touched, and the header says what is left before the file is shortened.
 """
 
@@ -43,7 +43,7 @@ def recover(
 ) -> Report:
     """Keep the longest valid prefix of a damaged or unclosed stream, and say what was cut. O(file).
 
-    In place, the bytes that are cut are saved beside the stream first (``Report.quarantine``). With ``output`` the
+    In place, the bytes that are cut are saved next to the stream first (``Report.quarantine``). With ``output`` the
     prefix is written to that new file and the source stays as it is. ``dry_run`` only reports. Doing it again changes
     nothing.
 
@@ -209,7 +209,7 @@ def _repair(file: Examined, report: Report) -> Report:
 
 
 def _quarantine(file: Examined, report: Report, stop: int) -> str:
-    """Copy the bytes that will be cut, up to ``stop``, into a new file beside the stream and make it durable."""
+    """Copy the bytes that will be cut, up to ``stop``, into a new file next to the stream and make it durable."""
     target = _free_name(report.path, f".quarantine-{report.end}")
     with AtomicFile(target) as out:
         copy_bytes(file.fd, out, report.end, stop)

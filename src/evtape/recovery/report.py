@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ..core import table
+from ..core import describe
 from ..core.times import iso
 
 #: ``"clean"``, ``"open"`` (larger than WriteOffset, otherwise good), ``"damaged"``, ``"invalid"`` (not a stream).
@@ -88,7 +88,7 @@ class Report:
 
     def _summary(self) -> dict[str, str]:
         """What matters of it, as text: label to value."""
-        rows = {"path": self.path, "state": self.state, "events": f"{self.events:,}", "bytes": f"{self.size:,}"}
+        rows = {"state": self.state, "events": f"{self.events:,}", "bytes": f"{self.size:,}"}
         if self.first_timestamp is not None and self.last_timestamp is not None:
             rows |= {"first event": iso(self.first_timestamp), "last event": iso(self.last_timestamp)}
         if self.problem_count:
@@ -100,12 +100,10 @@ class Report:
         return rows
 
     def __repr__(self) -> str:
-        rows = self._summary()
-        path = rows.pop("path")
-        return f"<evtape report of {path!r}: {', '.join(f'{label} {value}' for label, value in rows.items())}>"
+        return describe.line("report", self.path, self._summary())
 
     def _repr_html_(self) -> str:
-        return table.html("evtape report", self._summary())
+        return describe.table("report", self.path, self._summary())
 
 
 def known_times(report: Report) -> tuple[int, int]:

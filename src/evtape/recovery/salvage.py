@@ -158,17 +158,17 @@ class _Rest:
         """
         scanner = core.Scanner(self._region, self._at)
         offsets, timestamps = np.empty(_PASS, np.int64), np.empty(_PASS, np.int64)
-        reason, behind, last = None, self._at, self._at
-        while reason is None and behind < self._bound and scanner.zero_ordinal < 0:
+        reason, dropped, last = None, self._at, self._at
+        while reason is None and dropped < self._bound and scanner.zero_ordinal < 0:
             reason = scanner.run(self._bound, _PASS, verify_checksums=True, offsets=offsets, timestamps=timestamps)
             end = scanner.zero_offset if scanner.zero_ordinal >= 0 else scanner.offset
             passed = int(np.searchsorted(offsets[: scanner.recorded], end))
             if passed:
                 last = int(offsets[passed - 1])
                 self._search.learn(int(timestamps[:passed].min()), int(timestamps[:passed].max()))
-            self._region.drop_pages(behind, end)
+            self._region.drop_pages(dropped, end)
             self._progress(end, self._bound)
-            behind = end
-        self._at = behind
+            dropped = end
+        self._at = dropped
         events = scanner.zero_ordinal if scanner.zero_ordinal >= 0 else scanner.ordinal
-        return events, bool(events) and behind - last == ENTRY_SIZE
+        return events, bool(events) and dropped - last == ENTRY_SIZE

@@ -117,7 +117,7 @@ class _Walk:
         if first.run(self.bound, 1) is None and first.ordinal == 1:
             self.first_timestamp = first.last_timestamp
         reason: Reason | None = None
-        behind = scanner.offset
+        dropped = scanner.offset
         while scanner.offset < self.bound and reason in (None, "checksum"):
             if self.torn_from < self.bound:
                 reason, torn = self.run_where_torn(region, scanner)
@@ -127,9 +127,9 @@ class _Walk:
                 reason = scanner.run(
                     self.bound, events_per_pass(scanner, _PASS), verify_checksums=self.verify_checksums
                 )
-            if scanner.offset - behind > RESIDENT:
-                region.drop_pages(behind, scanner.offset)
-                behind = scanner.offset
+            if scanner.offset - dropped > RESIDENT:
+                region.drop_pages(dropped, scanner.offset)
+                dropped = scanner.offset
             if progress is not None:
                 progress(scanner.offset, self.bound)
             if reason is not None:

@@ -1,6 +1,6 @@
 """The watermark of a stream: what is known to be durable, so that a crash does not cost a scan of everything.
 
-It lies beside the stream as ``<name>.side``, one record of 88 bytes. It can be deleted at any time; then the stream
+It lies next to the stream as ``<name>.side``, one record of 88 bytes. It can be deleted at any time; then the stream
 is walked from its beginning. It is ignored when its checksum, its generation
 (`system/sidecar.py`), or its anchor (the bytes before the watermark) does not match the stream.
 A small stream has none once it is closed, since it is walked in a
@@ -85,7 +85,7 @@ class WatermarkFile:
 
     @property
     def is_bound(self) -> bool:
-        """Whether a sidecar may match the stream, here or beside another of its names."""
+        """Whether a sidecar may match the stream, here or next to another of its names."""
         return sidecar.generation_of(self._stream) != NO_GENERATION or self.load() is not None
 
     def load(self) -> Watermark | None:
@@ -141,7 +141,7 @@ class WatermarkFile:
             self.retire()
 
     def retire(self) -> None:
-        """From here on no record matches the stream: neither this sidecar nor one beside another of its names."""
+        """From here on no record matches the stream: neither this sidecar nor one next to another of its names."""
         if sidecar.generation_of(self._stream) != NO_GENERATION:
             self._renew_generation()
         self._file.remove()

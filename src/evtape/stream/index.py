@@ -60,7 +60,7 @@ class Index:
         """
         scanner = self._scanner
         reason: Reason | None = None
-        behind = scanner.offset
+        dropped = scanner.offset
         while scanner.offset < bound and reason is None:
             self._make_room()
             free = slice(self._blocks, None)
@@ -72,9 +72,9 @@ class Index:
                 timestamps=self._timestamps[free],
             )
             self._blocks += scanner.recorded
-            if scanner.offset - behind > RESIDENT:
-                self._region.drop_pages(behind, scanner.offset)
-                behind = scanner.offset
+            if scanner.offset - dropped > RESIDENT:
+                self._region.drop_pages(dropped, scanner.offset)
+                dropped = scanner.offset
         if reason == "fault":
             return reason
         self.length = scanner.ordinal

@@ -8,7 +8,7 @@ from typing import Any, overload
 import numpy as np
 import numpy.typing as npt
 
-from ..core import table
+from ..core import describe
 from ..core.backend import core
 from ..core.format import TIME_MAX, TIME_MIN
 from ..core.times import iso, nanoseconds
@@ -31,7 +31,7 @@ class Slice(Sequence[core.Event]):
 
     def _summary(self) -> dict[str, str]:
         """What the slice is, as text: label to value."""
-        rows = {"path": self._source.path, "events": f"{len(self):,}"}
+        rows = {"events": f"{len(self):,}"}
         if len(self):
             rows["ordinals"] = f"{self._ordinals[0]:,} to {self._ordinals[-1]:,}"
             rows |= {"first event": iso(self[0].timestamp), "last event": iso(self[-1].timestamp)}
@@ -42,11 +42,10 @@ class Slice(Sequence[core.Event]):
             rows = self._summary()
         except Exception as error:  # noqa: BLE001 - a repr shows what it can
             return f"<evtape slice of {self._source.path!r}: {len(self):,} events, {type(error).__name__}>"
-        path = rows.pop("path")
-        return f"<evtape slice of {path!r}: {', '.join(f'{label} {value}' for label, value in rows.items())}>"
+        return describe.line("slice", self._source.path, rows)
 
     def _repr_html_(self) -> str:
-        return table.html("evtape slice", self._summary())
+        return describe.table("slice", self._source.path, self._summary())
 
     @property
     def ordinals(self) -> Ordinals:

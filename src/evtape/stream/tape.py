@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self, overload
 import numpy.typing as npt
 
 from .. import errors
-from ..core import table
+from ..core import describe
 from ..core.backend import core
 from ..core.format import FIRST_OFFSET
 from ..core.times import iso
@@ -123,15 +123,14 @@ class Tape(Sequence[core.Event]):
     def _summary(self) -> dict[str, str]:
         """What the stream is, as text: label to value. O(1) for a large stream that was not indexed yet."""
         source = self._source
-        rows = {"path": source.path, "state": "closed" if source.closed else "open"}
         if source.closed:
-            return rows
+            return {"state": "closed"}
         write_offset, events, started = source.region.load_header()
         last = None
         if write_offset <= _INDEXED_FOR_SHOW or source.index.length == events:
             events = source.length()
             last = source.index.last_timestamp if events else None
-        rows |= {"events": f"{events:,}", "bytes": f"{write_offset:,}", "created": iso(started)}
+        rows = {"events": f"{events:,}", "bytes": f"{write_offset:,}", "created": iso(started)}
         if write_offset > FIRST_OFFSET and events:
             rows["first event"] = iso(next(source.all_events()).timestamp)
         if last is not None:
@@ -140,17 +139,15 @@ class Tape(Sequence[core.Event]):
 
     def __repr__(self) -> str:
         kind = type(self).__name__.lower()
+        if self.closed:
+            return f"<evtape {kind} of {self.path!r}, closed>"
         try:
-            rows = self._summary()
+            return describe.line(kind, self.path, self._summary())
         except Exception as error:  # noqa: BLE001 - a repr shows what it can
             return f"<evtape {kind} of {self.path!r}: {type(error).__name__}>"
-        path, state = rows.pop("path"), rows.pop("state")
-        if state == "closed":
-            return f"<evtape {kind} of {path!r}, closed>"
-        return f"<evtape {kind} of {path!r}: {', '.join(f'{label} {value}' for label, value in rows.items())}>"
 
     def _repr_html_(self) -> str:
-        return table.html(f"evtape {type(self).__name__.lower()}", self._summary())
+        return describe.table(type(self).__name__.lower(), self.path, self._summary())
 
     # --------------------------------------------------------------------------------------- writing
 

@@ -1,12 +1,12 @@
-"""A file beside a stream: how it is found, recognised, made and removed.
+"""A sidecar file: how it is found, recognised, made and removed.
 
 A stream can have several names, and its name can be given to another stream. So the path is resolved once, when the
-stream is opened, and the directory is held by a descriptor from then on. The file beside the stream is bound to the
+stream is opened, and the directory is held by a descriptor from then on. The sidecar file is bound to the
 stream's inode: an extended attribute of the stream holds a random *generation*, which the file repeats. A writer that
-takes over a stream gives it a new generation before it appends. The files of earlier writers, beside whatever name of
-the stream, no longer match then.
+takes over a stream gives it a new generation before it appends. The files of earlier writers, next to any name of the
+stream, no longer match then.
 
-A file system without extended attributes has no generations. A file beside a stream is trusted there during the boot
+A file system without extended attributes has no generations. A sidecar file is trusted there during the boot
 that wrote it, and not afterwards.
 """
 
@@ -147,7 +147,7 @@ class SidecarFile:
         return True
 
     def remove(self) -> None:
-        """Remove the file if it is this stream's: the one that is held, or one beside the stream's own name."""
+        """Remove the file if it is this stream's: the one that is held, or one next to the stream's own name."""
         with contextlib.suppress(OSError):
             if self._fd >= 0:
                 mine = os.path.samestat(self._stat(self.path), os.fstat(self._fd))
