@@ -4,12 +4,9 @@
  */
 #include "entry.h"
 
-/* No supported machine has smaller pages. */
-#define SMALLEST_PAGE 4096
-
 static void copy_split_at_pages(uint8_t *to, const uint8_t *from, size_t n) {
     while (n > 0) {
-        size_t piece = SMALLEST_PAGE - (uintptr_t)to % SMALLEST_PAGE;
+        size_t piece = EVTAPE_SMALLEST_PAGE - (uintptr_t)to % EVTAPE_SMALLEST_PAGE;
         if (piece > n)
             piece = n;
         memcpy(to, from, piece);

@@ -35,6 +35,7 @@ _Static_assert(sizeof(void *) == 8,
 
 #define EVTAPE_HEADER_SIZE 24
 #define EVTAPE_ENTRY_SIZE 16
+#define EVTAPE_SECTOR 512 /* bytes that a disk writes as a whole */
 
 #if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
 #define EVTAPE_LE64(x) __builtin_bswap64((uint64_t)(x))
@@ -141,6 +142,15 @@ static inline evtape_header evtape_load_header(const uint8_t *base) {
     uint64_t start;
     memcpy(&start, base + 16, 8);
     h.start_timestamp = (int64_t)EVTAPE_LE64(start);
+    return h;
+}
+
+/* The same for a stream in memory that no writer of ours shares. `base` need not be aligned. */
+static inline evtape_header evtape_copy_header(const uint8_t *base) {
+    uint64_t words[3];
+    memcpy(words, base, EVTAPE_HEADER_SIZE);
+    evtape_header h = {(int64_t)EVTAPE_LE64(words[0]), (int64_t)EVTAPE_LE64(words[1]),
+                       (int64_t)EVTAPE_LE64(words[2])};
     return h;
 }
 

@@ -58,7 +58,8 @@ int evtape_truncate(int fd, int64_t size);
 int evtape_pages_allocate(int fd, int64_t from, int64_t to, int64_t *size_before);
 void evtape_pages_advise(char *base, int64_t from, int64_t to, int populate);
 int evtape_pages_populate(int fd, char *base, int64_t from, int64_t to, int64_t size_before,
-                          int populate);
+                          int populate, bool alone);
+int64_t evtape_huge_page_ns(void);
 int evtape_current_cpu(void);
 void evtape_run_elsewhere(int writer_cpu);
 bool evtape_start_quietly(pthread_t *thread, void *(*run)(void *), void *argument);

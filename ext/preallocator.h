@@ -3,8 +3,9 @@
  *
  * A store into a page that is not mapped costs a page fault per 4 KiB. These faults are most of the
  * time of a simple mapped writer. The preallocator allocates the file, so that a full disk is an
- * errno and never a signal, and populates the pages by the megabyte. Once the stream is large
- * enough to pay for a thread, a native thread does this ahead of the writer.
+ * errno and never a signal, and populates many pages at once, as many as the writer can wait for.
+ * Once the stream is large enough to pay for a thread, a native thread does this ahead of the
+ * writer.
  *
  * A writer uses it like this:
  *
@@ -28,6 +29,7 @@
 #include "preallocate.h"
 
 #include <stdatomic.h>
+#include <stdbool.h>
 
 /* The preallocator of one writer. The inline functions below use these fields; preallocator.c
  * has the others. */
@@ -40,6 +42,8 @@ typedef struct evtape_preallocator {
     /* The furthest end that the writer asked for. It shows the writer's position while a batch is
      * stored but not yet published. */
     _Atomic(int64_t) reached;
+    /* 1: a wait() has returned, and the writer has not used its space yet. */
+    _Atomic(int) waited;
 } evtape_preallocator;
 
 /* Creates a preallocator. Returns NULL and sets errno on failure.
@@ -55,15 +59,35 @@ typedef struct evtape_preallocator {
  * write_offset: the live WriteOffset in the mapping. It is read with an atomic load at any time
  * until stop() returns.
  *
+ * since: evtape_monotonic() of the moment at which the writer began to use the first space, 0: now.
+ * The writer's pace decides how much is prepared at once.
+ *
  * The thread does not start before the stream has grown by EVTAPE_THREAD_FROM (preallocator.c)
- * since it was opened. */
+ * since it was opened, or by EVTAPE_THREAD_FROM_PACED if the writer is slow. */
 evtape_preallocator *evtape_preallocator_start(int fd, void *base, int64_t reserved, int64_t first,
-                                               int64_t ready, const int64_t *write_offset);
+                                               int64_t ready, const int64_t *write_offset,
+                                               int64_t since);
 
 /* Sets how space is populated (default EVTAPE_PAGES_HUGE), and whether write-back starts early for
  * the pages far behind the writer (default 0). Write-back shortens the flush at the end and slows
  * down the appends before it. */
 void evtape_preallocator_mode(evtape_preallocator *p, int populate, int write_back);
+
+/* Work that follows the writer. It gets the mapping and WriteOffset, does a short piece, and returns
+ * whether there is more. It does nothing while less than `least` bytes are left to do. */
+typedef bool (*evtape_trailing_work)(void *argument, const uint8_t *base, int64_t write_offset,
+                                     int64_t least);
+
+/* Has the thread do this work: when it has nothing else to do, and before that once the work is
+ * EVTAPE_TRAIL_MAX late, because the pages of the stream are dropped further on. The argument must
+ * live until stop(). It may be called once, at any time. */
+void evtape_preallocator_trail(evtape_preallocator *p, evtape_trailing_work work, void *argument);
+
+/* Returns 1 if the thread was started. */
+int evtape_preallocator_has_thread(evtape_preallocator *p);
+
+/* The writer of `before` goes on in the stream of `p`: its pace is known there. */
+void evtape_preallocator_continue(evtape_preallocator *p, evtape_preallocator *before);
 
 /* Asks for more space. It makes no system call while the thread is working. Any thread
  * may call it. */
@@ -90,6 +114,10 @@ void evtape_preallocator_stop(evtape_preallocator *p);
  * never be released. */
 void evtape_preallocator_forked(evtape_preallocator *p);
 
+/* Measures the writer's pace: it is out of space (begins == 0), or begins to use what it waited for
+ * (begins == 1). */
+void evtape_preallocator_mark(evtape_preallocator *p, int begins);
+
 static inline int64_t evtape_preallocator_ready(evtape_preallocator *p) {
     return atomic_load_explicit(&p->ready, memory_order_acquire);
 }
@@ -102,6 +130,10 @@ static inline int64_t evtape_preallocator_limit(evtape_preallocator *p, int64_t 
     int64_t kick_at = atomic_load_explicit(&p->kick_at, memory_order_relaxed);
     if (end > atomic_load_explicit(&p->reached, memory_order_relaxed))
         atomic_store_explicit(&p->reached, end, memory_order_relaxed);
+    if (end > ready)
+        evtape_preallocator_mark(p, 0);
+    else if (atomic_load_explicit(&p->waited, memory_order_relaxed))
+        evtape_preallocator_mark(p, 1);
     if (end <= kick_at)
         return kick_at < ready ? kick_at : ready;
     evtape_preallocator_wake(p);

@@ -37,8 +37,8 @@
 int evtape_reserve_take(int64_t length);
 void evtape_reserve_give(int64_t length);
 
-/* Maps the first `length` bytes of the file. The address is a multiple of the huge page, except for
- * a small mapping that is only read. */
+/* Maps the first `length` bytes of the file. The address is a multiple of the huge page, unless the
+ * mapping is smaller than one. */
 int evtape_map(int fd, int64_t length, int writable, uint8_t **base);
 void evtape_unmap(uint8_t *base, int64_t length);
 
@@ -50,7 +50,13 @@ void evtape_drop_pages(uint8_t *base, int64_t start, int64_t stop);
  * each page in later. */
 void evtape_prefetch_pages(uint8_t *base, int64_t start, int64_t stop);
 
+/* Populates new memory with pages, all at once. This only saves time. */
+void evtape_populate_pages(uint8_t *memory, int64_t bytes);
+
 /* Makes the whole pages that contain [start, stop) durable. */
 int evtape_flush(int fd, uint8_t *base, int64_t start, int64_t stop);
+
+/* Returns 0 if the file is known to end before `end`. */
+int evtape_reaches(int fd, int64_t end);
 
 #endif

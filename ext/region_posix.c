@@ -36,7 +36,7 @@ int evtape_map(int fd, int64_t length, int writable, uint8_t **base) {
     int protection = writable ? PROT_READ | PROT_WRITE : PROT_READ;
     size_t page = (size_t)sysconf(_SC_PAGESIZE);
     size_t size = ((size_t)length + page - 1) & ~(page - 1);
-    if (!writable && size < HUGE_PAGE) { /* A huge page does not fit. */
+    if (size < HUGE_PAGE) { /* A huge page does not fit. */
         void *small = mmap(NULL, size, protection, MAP_SHARED, fd, 0);
         *base = small;
         return small == MAP_FAILED ? errno : 0;
@@ -83,6 +83,18 @@ void evtape_prefetch_pages(uint8_t *base, int64_t start, int64_t stop) {
 #endif
 }
 
+void evtape_populate_pages(uint8_t *memory, int64_t bytes) {
+#ifdef __linux__
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    uintptr_t first = ((uintptr_t)memory + page - 1) & ~(page - 1);
+    uintptr_t last = ((uintptr_t)memory + (uintptr_t)bytes) & ~(page - 1);
+    if (last > first)
+        (void)madvise((void *)first, last - first, 23 /* MADV_POPULATE_WRITE, Linux 5.14 */);
+#else
+    (void)memory, (void)bytes;
+#endif
+}
+
 /* On macOS only F_FULLFSYNC does what Linux does in a flush. */
 int evtape_flush(int fd, uint8_t *base, int64_t start, int64_t stop) {
     int64_t page = (int64_t)sysconf(_SC_PAGESIZE);
@@ -96,6 +108,11 @@ int evtape_flush(int fd, uint8_t *base, int64_t start, int64_t stop) {
     (void)fd;
 #endif
     return 0;
+}
+
+int evtape_reaches(int fd, int64_t end) {
+    off_t size = lseek(fd, 0, SEEK_END); /* fstat would make the next flush of the writer slower */
+    return size < 0 || size >= end;
 }
 
 #else

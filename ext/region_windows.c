@@ -41,10 +41,19 @@ void evtape_prefetch_pages(uint8_t *base, int64_t start, int64_t stop) {
     (void)base, (void)start, (void)stop;
 }
 
+void evtape_populate_pages(uint8_t *memory, int64_t bytes) {
+    (void)memory, (void)bytes;
+}
+
 int evtape_flush(int fd, uint8_t *base, int64_t start, int64_t stop) {
     if (!FlushViewOfFile(base + start, (SIZE_T)(stop - start)))
         return EIO;
     return FlushFileBuffers((HANDLE)_get_osfhandle(fd)) ? 0 : EIO;
+}
+
+int evtape_reaches(int fd, int64_t end) {
+    (void)fd, (void)end;
+    return 1; /* Windows does not truncate a file that is mapped */
 }
 
 #else

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import struct
 import subprocess
@@ -100,3 +101,41 @@ def wait_until(condition: Callable[[], bool], seconds: float = 20) -> None:
     while not condition():
         assert time.monotonic() < end, "waited too long"
         time.sleep(0.005)
+
+
+RECORD = struct.Struct("<qqqqIIHHI")  # of an index file
+
+
+def index_records(raw: bytes, *, partial: bool = True) -> bytes:
+    """The records of the index of a stream, from docs/format.md alone."""
+    end, _, start = HEADER.unpack_from(raw)
+    at, number, running, before, unsorted, out = 24, 0, -(2**63), -(2**63), False, []
+    while at < end:
+        offset, headers, stamps, sizes = at, [], [], []
+        while at < end and len(stamps) < 64:
+            timestamp, size, _ = ENTRY.unpack_from(raw, at)
+            headers.append(raw[at : at + 16])
+            unsorted |= timestamp < before
+            before = timestamp
+            stamps.append(timestamp)
+            sizes.append(size)
+            at += 16 + size
+        if len(stamps) < 64 and not partial:
+            break
+        running = max(running, *stamps)
+        equal = len(set(sizes)) == 1
+        fields = offset, min(stamps), max(stamps), running, zlib.crc32(b"".join(headers)), sizes[0] if equal else 0
+        out.append(seal(RECORD.pack(*fields, len(stamps), equal | 2 * unsorted, 0), start, number))
+        number += 1
+    return b"".join(out)
+
+
+def seal(record: bytes, start: int, number: int) -> bytes:
+    """A record with the checksum that its fields should have."""
+    return record[:44] + struct.pack("<I", zlib.crc32(struct.pack("<qq", start, number) + record[:44]))
+
+
+def open_descriptors() -> int:
+    """How many descriptors this process has, once those that belong to garbage of earlier tests are closed."""
+    gc.collect()
+    return len(os.listdir("/proc/self/fd"))

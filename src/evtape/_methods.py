@@ -47,16 +47,16 @@ def append_buffered(fd: int, batches: Batches) -> None:
     out.flush()
 
 
-def append_channel(fd: int, batches: Batches) -> None:
+def append_channel(fd: int, batches: Batches, producers: int = PRODUCERS) -> None:
     """Threads put messages into a queue; one thread takes them out and writes."""
     channel: queue.Queue[bytes | None] = queue.Queue(CHANNEL_SIZE)
     messages = [data for payloads in batches for data in payloads]
-    threads = [threading.Thread(target=_produce, args=(channel, messages[i::PRODUCERS])) for i in range(PRODUCERS)]
+    threads = [threading.Thread(target=_produce, args=(channel, messages[i::producers])) for i in range(producers)]
     for thread in threads:
         thread.start()
     out = io.BufferedWriter(io.FileIO(fd, "wb", closefd=False), BUFFER_BYTES)
     write, pack, clock, crc32 = out.write, ENTRY.pack, time.time_ns, zlib.crc32
-    running = PRODUCERS
+    running = producers
     while running:
         data = channel.get()
         if data is None:

@@ -16,6 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import evtape
@@ -413,6 +414,31 @@ def test_data_of_another_kind_is_named(cli: Cli, tmp_path: Path, kind: str, payl
     one_line(cli.quick("cat", "--data", kind, path, code=2).stderr, "--json")
 
 
+def test_json_of_a_stream_with_a_schema(cli: Cli, tmp_path: Path) -> None:
+    fields = np.dtype([("price", "<f8"), ("name", "S4"), ("at", "<M8[s]"), ("pair", "<i2", (2,)), ("raw", "V2")])
+    rows = np.array([(1.5, b"ab", "2026-01-02", (1, -2), b"\x01\xff"), (np.nan, b"\x1b", "NaT", (0, 0), b"")], fields)
+    path, back = tmp_path / "t.tape", tmp_path / "back.tape"
+    with evtape.open(path, "w", schema=fields) as tape:
+        tape.append_array(rows)
+    out = cli("cat", "--json", path).stdout
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert [line["value"] for line in lines] == [
+        {"price": 1.5, "name": "ab", "at": "2026-01-02T00:00:00", "pair": [1, -2], "raw": "01ff"},
+        {"price": None, "name": "\x1b", "at": None, "pair": [0, 0], "raw": "0000"},
+    ]
+    assert b"\x1b" not in out
+    cli("append", "--json", back, stdin=out)
+    assert payloads(back) == payloads(path)
+    for schema, value, key in (("json", {"a": [1, None]}, "data_json"), ("text", "gruß", "data")):
+        path = tmp_path / f"{schema}.tape"
+        with evtape.open(path, "w", schema=schema) as tape:
+            tape.append(value)
+        (line,) = cli("cat", "--json", path).stdout.splitlines()
+        assert json.loads(line)[key] == value
+        (line,) = cli("cat", "--json", "--data", "hex", path).stdout.splitlines()
+        assert bytes.fromhex(json.loads(line)["data_hex"]) == payloads(path)[0]
+
+
 def test_the_shape_of_json_does_not_depend_on_payloads(cli: Cli, tmp_path: Path) -> None:
     path = make(tmp_path / "a.tape", b"text", b"\xff", b"text")
     shapes = {tuple(json.loads(line)) for line in cli.quick("cat", "--json", path).stdout.splitlines()}
@@ -759,3 +785,27 @@ def test_a_damaged_header_over_valid_events_is_damage(cli: Cli, tmp_path: Path) 
     path.write_bytes((DATA / "offset-negative.tape").read_bytes())
     one_line(cli("append", path, stdin=b"more\n", code=1).stderr, "WriteOffset", "evtape recover")
     one_line(cli("record", path, "--", "true", code=1).stderr, "WriteOffset", "evtape recover")
+
+
+def test_index_makes_what_verify_compares_with(cli: Cli, tmp_path: Path) -> None:
+    good, bad = tmp_path / "good.tape", tmp_path / "bad.tape"
+    for path in (good, bad):
+        make(path, *[b"x" * 10] * 1000)
+    raw = bytearray(bad.read_bytes())
+    raw[24 + 26 * 500 + 11] = 255
+    bad.write_bytes(raw)
+    assert b"no index to compare" in cli.quick("verify", good).stdout
+    said = cli.quick("index", good, bad, code=1)
+    assert said.stdout.decode() == f"{good}: 1,000 events indexed\n"
+    assert b"event 500" in said.stderr
+    assert json.loads(cli.quick("index", "--json", good).stdout) == {"path": str(good), "events": 1000}
+    assert b"every timestamp matches the index" in cli.quick("verify", good).stdout
+    told = json.loads(cli.quick("verify", "--json", good).stdout)
+    assert (told["index"], told["compared"]) == ("compared", 1000)
+    raw = bytearray(good.read_bytes())
+    raw[24 + 26 * 700 + 1] ^= 1
+    good.write_bytes(raw)
+    damaged = cli.quick("verify", good, code=1).stdout.decode()
+    assert "event 700 at offset 18224 has timestamp" in damaged
+    assert "no event is lost" in damaged
+    assert cli.quick("index", tmp_path / "missing.tape", code=2).stderr.count(b"\n") == 1

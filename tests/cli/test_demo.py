@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,7 +17,9 @@ import evtape
 pytest.importorskip("click")
 pytest.importorskip("rich")
 
-from evtape.cli import _findings, _tracer
+from click.exceptions import Exit
+
+from evtape.cli import _findings, _recording, _tracer
 from evtape.cli._tracer import CALL, HEAD, NAME, RECORD, RETURN, Tracer
 
 CORES = ["native", "python"] if find_spec("evtape.core.native") else ["python"]
@@ -40,6 +43,10 @@ def test_demo(core: str, tmp_path: Path) -> None:
     assert report.events > 5_000
     assert f"{report.events:,}" in text
     assert f"backend  {core}" in text
+    killed = re.search(r"killed   the writer, after ([\d,]+) events; the next one recovered ([\d,]+) and went on", text)
+    assert killed is not None
+    assert killed[1] == killed[2]
+    assert f"live     {report.events:,} of {report.events:,} events, counted by another process" in text
     assert "every checksum matches" in text
     assert "busiest functions" in text
     assert "slowest calls" in text
@@ -50,6 +57,7 @@ def test_demo(core: str, tmp_path: Path) -> None:
 
     names: dict[int, str] = {}
     stack: list[tuple[int, int]] = []
+    kills = 0
     with evtape.open(path) as tape:
         for timestamp, data in tape:
             kind, depth, function = HEAD.unpack_from(data)
@@ -59,6 +67,9 @@ def test_demo(core: str, tmp_path: Path) -> None:
             assert function in names
             duration = RECORD.unpack(data)[3]
             if kind == CALL:
+                if depth == 0 and stack:  # the calls of the writer that was killed
+                    kills += 1
+                    stack.clear()
                 assert depth == len(stack)
                 stack.append((function, timestamp))
             else:
@@ -66,7 +77,18 @@ def test_demo(core: str, tmp_path: Path) -> None:
                 called, start = stack.pop()
                 assert (depth, function, duration) == (len(stack), called, timestamp - start)
     assert stack == []
+    assert kills <= 1
+    assert sorted(names) == list(range(len(names)))
     assert any(name.startswith("tokenize.py:") for name in names.values())
+
+
+def test_demo_that_cannot_record(tmp_path: Path) -> None:
+    """A writer that fails says why, and the demo ends with its exit code."""
+    with evtape.open(tmp_path / "d.tape", "x") as tape:
+        tape.append(b"x")
+        with pytest.raises(Exit) as raised:
+            _recording.record(str(tmp_path / "d.tape"), 1, None, None, None)
+    assert raised.value.exit_code == 2
 
 
 def test_demo_without_a_name_can_be_run_again(tmp_path: Path) -> None:
@@ -99,6 +121,25 @@ def test_tracer_follows_calls() -> None:
         return inner(depth - 1) if depth else 0
 
     assert traced(inner, 1) == [">inner 0", ">inner 1", "<inner 1", "<inner 0"]
+
+
+def test_tracer_knows_the_names_that_a_stream_has() -> None:
+    payloads: list[bytes] = []
+
+    def append(payload: bytes, timestamp: int) -> int:
+        payloads.append(payload)
+        return 0
+
+    def f() -> None:
+        pass
+
+    Tracer(append).run(f)
+    introduced, call, back = payloads
+    assert len(introduced) > RECORD.size
+    Tracer(append, [introduced[HEAD.size :].decode()]).run(f)
+    assert [payload[:8] for payload in payloads[3:]] == [call[:8], back[:8]]
+    Tracer(append, ["x.py:1 other"]).run(f)
+    assert HEAD.unpack_from(payloads[5])[2] == HEAD.unpack_from(payloads[6])[2] == 1
 
 
 def test_tracer_follows_exceptions() -> None:

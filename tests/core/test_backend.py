@@ -109,18 +109,21 @@ def _stub() -> dict[str, set[str]]:
 def test_both_cores_have_the_surface_of_the_stub(both, tmp_path):
     (tmp_path / "t.tape").write_bytes(stream([(1, b"x")]))
     stub = _stub()
-    assert set(stub) == {"", "Region", "Appender", "Scanner", "Event", "Events"}
+    assert set(stub) == {"", "Region", "LivePage", "Bell", "Appender", "Scanner", "Indexer", "Event", "Events"}
     for package in both:
         core = package.core.backend.core
         assert {name for name in stub[""] if not hasattr(core, name)} == set()
-        with open(tmp_path / "t.tape", "r+b") as file:
+        (tmp_path / "t.tape.live").write_bytes(bytes(4096))
+        with open(tmp_path / "t.tape", "r+b") as file, open(tmp_path / "t.tape.live", "r+b") as page:
             region = core.Region(file.fileno(), 41, "name", writable=True)
             things = [
                 region,
                 core.Appender(region, 1, print),
                 core.Scanner(region),
+                core.Indexer(region),
                 core.Event(1, b"x"),
                 core.Events(region, 24, 0, 41, verify_checksums=True, report_problem=print),
+                core.LivePage(page.fileno(), "name"),
             ]
             found = {type(thing).__name__: {n for n in dir(thing) if not n.startswith("_")} for thing in things}
             del things

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import pickle
 import zlib
 
@@ -103,3 +104,36 @@ def test_the_payload_as_bytes_and_text_and_the_time(et, tmp_path):
     for name in ("bytes", "text", "time"):
         with pytest.raises(AttributeError):
             setattr(one, name, 1)
+
+
+def test_the_payload_of_an_event_that_outlives_its_stream(et, tmp_path):
+    """The native core makes the view when it is asked for."""
+    with et.open(tmp_path / "t.tape", "w") as tape:
+        tape.append_many([b"one", b"", "drei ü".encode()], timestamps=[1, 2, 3])
+    with et.open(tmp_path / "t.tape") as tape:
+        events = list(tape)
+    gc.collect()
+    assert [event.bytes for event in events] == [b"one", b"", "drei ü".encode()]
+    assert [event.text for event in events] == ["one", "", "drei ü"]
+    first = events[0].data
+    assert (bytes(first), first.readonly, first.format, first.shape) == (b"one", True, "B", (3,))
+    assert events[0].data is first
+    assert list(events[0])[1] is first
+    assert [bytes(event.data) for event in events] == [event.bytes for event in events]
+    assert [event.text for event in events] == ["one", "", "drei ü"]
+    assert len(events[1].data) == 0
+
+
+def test_text_that_is_none(et, tmp_path):
+    with et.open(tmp_path / "t.tape", "w") as tape:
+        tape.append(b"a\xff")
+    with et.open(tmp_path / "t.tape") as tape:
+        event = tape[0]
+    found = []
+    for _ in range(2):
+        with pytest.raises(UnicodeDecodeError) as caught:
+            _ = event.text
+        found.append((caught.value.object, caught.value.start, str(caught.value)))
+        assert bytes(event.data) == b"a\xff"
+    assert found[0] == found[1]
+    assert found[0][:2] == (b"a\xff", 1)

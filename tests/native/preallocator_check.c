@@ -20,6 +20,7 @@ int main(void) {
 }
 #else
 
+#include "pace.h"
 #include "preallocator.h"
 
 #include <errno.h>
@@ -184,7 +185,7 @@ static void test_growth(const char *directory, int64_t bytes, int populate, int 
     CHECK(evtape_preallocate(t.fd, t.base, 0, EVTAPE_HUGE_PAGE, populate) == 0);
     publish(&t, 24);
     evtape_preallocator *p =
-        evtape_preallocator_start(t.fd, t.base, t.reserved, 0, EVTAPE_HUGE_PAGE, offset_of(&t));
+        evtape_preallocator_start(t.fd, t.base, t.reserved, 0, EVTAPE_HUGE_PAGE, offset_of(&t), 0);
     CHECK(p != NULL);
     evtape_preallocator_mode(p, populate, write_back);
     int64_t position = 1040;
@@ -215,7 +216,7 @@ static void test_resident_memory(const char *directory, int64_t bytes) {
     CHECK(evtape_preallocate(t.fd, t.base, 0, EVTAPE_HUGE_PAGE, EVTAPE_PAGES_HUGE) == 0);
     publish(&t, 24);
     evtape_preallocator *p =
-        evtape_preallocator_start(t.fd, t.base, t.reserved, 0, EVTAPE_HUGE_PAGE, offset_of(&t));
+        evtape_preallocator_start(t.fd, t.base, t.reserved, 0, EVTAPE_HUGE_PAGE, offset_of(&t), 0);
     int64_t position = 65536, highest = 0;
     for (int64_t to = 32 * MIB; to <= bytes; to += 32 * MIB) {
         CHECK(fill(&t, p, &position, to, 65536) == 0);
@@ -239,7 +240,7 @@ static void test_reserved_is_the_end(const char *directory) {
     CHECK(evtape_preallocate(t.fd, t.base, 0, 4096, EVTAPE_PAGES_HUGE) == 0);
     publish(&t, 24);
     evtape_preallocator *p =
-        evtape_preallocator_start(t.fd, t.base, t.reserved, 0, 4096, offset_of(&t));
+        evtape_preallocator_start(t.fd, t.base, t.reserved, 0, 4096, offset_of(&t), 0);
     int64_t position = 1024;
     CHECK(fill(&t, p, &position, 12 * MIB, 1024) == 0);
     CHECK(position == 12 * MIB && size_of(t.fd) == 12 * MIB);
@@ -276,7 +277,7 @@ static void test_full_disk(bool with_thread) {
     CHECK(evtape_preallocate(t.fd, t.base, 0, 4096, EVTAPE_PAGES_HUGE) == 0);
     publish(&t, 24);
     evtape_preallocator *p =
-        evtape_preallocator_start(t.fd, t.base, t.reserved, 0, 4096, offset_of(&t));
+        evtape_preallocator_start(t.fd, t.base, t.reserved, 0, 4096, offset_of(&t), 0);
     /* On so small a disk only a wait that cannot succeed starts the thread. */
     if (with_thread)
         CHECK(announce_and_wait(p, 16 * MIB) == ENOSPC);
@@ -310,7 +311,7 @@ static void test_file_size_limit(const char *directory, int64_t bytes) {
         CHECK(evtape_preallocate(t.fd, t.base, 0, 4096, EVTAPE_PAGES_HUGE) == 0);
         publish(&t, 24);
         evtape_preallocator *p =
-            evtape_preallocator_start(t.fd, t.base, t.reserved, 0, 4096, offset_of(&t));
+            evtape_preallocator_start(t.fd, t.base, t.reserved, 0, 4096, offset_of(&t), 0);
         CHECK(setrlimit(RLIMIT_FSIZE, &limit) == 0);
         int64_t position = 1000;
         CHECK(fill(&t, p, &position, 32 * MIB, 1000) == EFBIG);
@@ -343,7 +344,7 @@ static void test_stop_anywhere(const char *directory) {
         publish(&t, 24);
         CHECK(ftruncate(t.fd, 4096) == 0);
         evtape_preallocator *p =
-            evtape_preallocator_start(t.fd, t.base, t.reserved, 0, 4096, offset_of(&t));
+            evtape_preallocator_start(t.fd, t.base, t.reserved, 0, 4096, offset_of(&t), 0);
         int64_t position = 1024;
         /* 0: untouched, 1: small and without a thread, 2: the thread has just started,
          * 3: it works or sleeps */
@@ -380,7 +381,7 @@ static void test_waiters(const char *directory) {
         CHECK(evtape_preallocate(t.fd, t.base, 0, 4096, EVTAPE_PAGES_HUGE) == 0);
         publish(&t, 24);
         evtape_preallocator *p =
-            evtape_preallocator_start(t.fd, t.base, t.reserved, 0, 4096, offset_of(&t));
+            evtape_preallocator_start(t.fd, t.base, t.reserved, 0, 4096, offset_of(&t), 0);
         pthread_t threads[4];
         struct waiter waiters[4];
         for (int i = 0; i < 4; i++) {
@@ -405,7 +406,7 @@ static void test_fork(const char *directory) {
     CHECK(evtape_preallocate(t.fd, t.base, 0, 4096, EVTAPE_PAGES_HUGE) == 0);
     publish(&t, 24);
     evtape_preallocator *p =
-        evtape_preallocator_start(t.fd, t.base, t.reserved, 0, 4096, offset_of(&t));
+        evtape_preallocator_start(t.fd, t.base, t.reserved, 0, 4096, offset_of(&t), 0);
     int64_t position = 1024;
     for (int i = 1; i <= 16; i++) {
         CHECK(fill(&t, p, &position, i * 6 * MIB, 1024) == 0);
@@ -432,7 +433,7 @@ static void test_idle(const char *directory) {
     CHECK(evtape_preallocate(t.fd, t.base, 0, 4096, EVTAPE_PAGES_HUGE) == 0);
     publish(&t, 24);
     evtape_preallocator *p =
-        evtape_preallocator_start(t.fd, t.base, t.reserved, 0, 4096, offset_of(&t));
+        evtape_preallocator_start(t.fd, t.base, t.reserved, 0, 4096, offset_of(&t), 0);
     int64_t position = 1024;
     CHECK(fill(&t, p, &position, 32 * MIB, 1024) == 0);
     usleep(100000);
@@ -445,7 +446,66 @@ static void test_idle(const char *directory) {
     tape_close(&t);
 }
 
+/* A writer of unknown pace gets a short piece. */
+static void test_first_piece_is_short(const char *directory) {
+    struct tape t;
+    tape_open(&t, directory, 64 * MIB);
+    CHECK(evtape_preallocate(t.fd, t.base, 0, 4 * MIB, EVTAPE_PAGES_HUGE) == 0);
+    publish(&t, 4 * MIB);
+    evtape_preallocator *p =
+        evtape_preallocator_start(t.fd, t.base, t.reserved, 4 * MIB, 4 * MIB, offset_of(&t), 0);
+    int64_t limit = 0;
+    CHECK(get_space(p, 4 * MIB + 1000, &limit) == 0);
+    CHECK(limit >= 4 * MIB + 1000 && limit <= 4 * MIB + 128 * 1024);
+    /* An event that fills a huge page gets one. */
+    CHECK(get_space(p, 9 * MIB, &limit) == 0 && limit >= 9 * MIB);
+    evtape_preallocator_stop(p);
+    tape_close(&t);
+}
+
+/* A paced writer does not wait once the thread is ahead of it. A few waits are allowed, because
+ * other processes may keep the thread from running. */
+static void test_paced_writer(const char *directory) {
+    struct tape t;
+    tape_open(&t, directory, 128 * MIB);
+    CHECK(evtape_preallocate(t.fd, t.base, 0, EVTAPE_HUGE_PAGE, EVTAPE_PAGES_HUGE) == 0);
+    publish(&t, 24);
+    evtape_preallocator *p =
+        evtape_preallocator_start(t.fd, t.base, t.reserved, 0, EVTAPE_HUGE_PAGE, offset_of(&t), 0);
+    int64_t position = 65536, limit = EVTAPE_HUGE_PAGE;
+    int waits = 0;
+    while (position + 65536 <= 24 * MIB) {
+        usleep(1000);
+        if (position + 65536 > limit) {
+            bool late = evtape_preallocator_ready(p) < position + 65536;
+            waits += late && position > 6 * MIB;
+            CHECK(get_space(p, position + 65536, &limit) == 0);
+        }
+        memset(t.base + position, 1, 65536);
+        position += 65536;
+        publish(&t, position);
+    }
+    printf("  %d waits\n", waits);
+    CHECK(waits <= 16);
+    evtape_preallocator_stop(p);
+    tape_close(&t);
+}
+
+/* A writer may store hundreds of MiB between two looks, or no time may have passed. Others divide by
+ * the time that it takes for 2 MiB. */
+static void test_pace_of_a_batch(void) {
+    for (int64_t elapsed = -1; elapsed < 3; elapsed++) {
+        evtape_pace pace;
+        evtape_pace_init(&pace, 0, 1000, 1);
+        for (int64_t i = 1; i < 9; i++) {
+            evtape_pace_of_writer(&pace, i << 30, 1000 + i * elapsed);
+            CHECK(pace.use_ns >= 1);
+        }
+    }
+}
+
 static void run_tests(const char *directory) {
+    test_pace_of_a_batch();
     printf("preallocate\n");
     test_preallocate(directory);
     printf("growth\n");
@@ -473,6 +533,9 @@ static void run_tests(const char *directory) {
     test_fork(directory);
     printf("idle\n");
     test_idle(directory);
+    printf("pace\n");
+    test_first_piece_is_short(directory);
+    test_paced_writer(directory);
 }
 
 /* ---- measuring ---- */
@@ -535,7 +598,7 @@ static void job_mapped(struct tape *t, int64_t events, enum job job) {
     }
     publish(t, offset);
     if (job > INLINE) {
-        p = evtape_preallocator_start(t->fd, t->base, t->reserved, 0, limit, offset_of(t));
+        p = evtape_preallocator_start(t->fd, t->base, t->reserved, 0, limit, offset_of(t), 0);
         evtape_preallocator_mode(p,
                                  job == PREALLOCATOR_SMALL ? EVTAPE_PAGES_SMALL : EVTAPE_PAGES_HUGE,
                                  job == PREALLOCATOR_WRITE_BACK);

@@ -11,7 +11,7 @@ import threading
 
 import pytest
 
-from tests.helpers import HEADER, NS, entry, prefix, run_python, sample, stream
+from tests.helpers import HEADER, NS, entry, open_descriptors, prefix, run_python, sample, stream
 
 # ------------------------------------------------------------------------------------- ends of a process
 
@@ -174,9 +174,11 @@ def use(mode, durability):
         evtape.MappedFile(path, "x", 100).close()
         os.unlink(path)
 
-began = time.perf_counter()
-use("w", "close")
-took = time.perf_counter() - began
+took = 1.0
+for _ in range(5):  # the first one also imports
+    began = time.perf_counter()
+    use("w", "close")
+    took = min(took, time.perf_counter() - began)
 before, hit = descriptors(), 0
 for round in range(rounds):
     mode, durability = rng.choice("aw"), rng.choice(["none", "close", "interval", "full"])
@@ -243,7 +245,7 @@ def test_a_thread_that_cannot_start_leaves_nothing_behind(et, tmp_path, monkeypa
     if mode != "x":
         with et.open(path, "w") as tape:
             tape.append(b"x")
-    before = len(os.listdir("/proc/self/fd")), threading.active_count()
+    before = open_descriptors(), threading.active_count()
     for name in ("_start_new_thread", "_start_joinable_thread"):
         monkeypatch.setattr(threading, name, _refuse, raising=False)
     with pytest.raises(RuntimeError, match="can't start new thread") as caught:
@@ -264,7 +266,7 @@ def test_what_fails_while_a_writer_is_made_leaves_nothing_behind(et, tmp_path, m
     def fail(*_, **__):
         raise MemoryError
 
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_descriptors()
     module = sys.modules["evtape.stream.writer"]
     with monkeypatch.context() as patch:
         core = type("Core", (), {key: getattr(module.core, key) for key in dir(module.core) if key[0] != "_"})
@@ -288,7 +290,7 @@ def _mapped(path):
 
 def test_an_open_that_fails_maps_nothing_while_its_exception_lives(et, tmp_path):
     path = tmp_path / "t.tape"
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_descriptors()
     path.write_bytes(b"\xff" * 5000)
     caught = []
     for call in (et.open, lambda name: et.open(name, "a")):
@@ -338,13 +340,13 @@ def use(*_):
             outcomes.add("busy")
 
 signal.signal(signal.SIGALRM, use)
-for round in range(300):
+for round in range(3000):
     with evtape.open(path) as tape:
-        signal.setitimer(signal.ITIMER_REAL, 1e-5 + round % 15 * 2e-4)
+        signal.setitimer(signal.ITIMER_REAL, 1e-5 + round % 50 * 5e-5)
         assert len(tape) == 300_000
         signal.setitimer(signal.ITIMER_REAL, 0)
         assert tape[-1].timestamp == 299_999
-    if round >= 15 and "busy" in outcomes:
+    if round >= 50 and "busy" in outcomes:
         break
 assert outcomes == {"answered", "busy"}, outcomes
 """
@@ -358,7 +360,7 @@ def test_an_interrupted_question_is_answered_when_it_is_asked_again(core, tmp_pa
     code = """
 import signal, sys, evtape
 path = sys.argv[1]
-with evtape.open(path, "w", durability="none") as tape:
+with evtape.open(path, "w", durability="none", index=False) as tape:
     tape.append_many([b"x"] * 200_000, range(200_000))
 
 def interrupt(*_):
@@ -385,30 +387,25 @@ assert hit > 5, hit
 def test_a_writer_used_from_inside_itself_stays_right(et, tmp_path):
     path = tmp_path / "t.tape"
     tape = et.open(path, "w", durability="close")
-    region, met = tape._region, []
+    flush, met = tape._flusher._flush_pages, []
 
-    class Inside:
-        """A region in whose flush a finalizer runs that uses the writer."""
+    def inside(start, stop):
+        """A flush in which a finalizer runs that uses the writer."""
+        for call in (tape.sync, tape.close):
+            with pytest.raises(RuntimeError, match="busy in this thread") as caught:
+                call()
+            assert str(path) in str(caught.value)
+            met.append(call)
+        flush(start, stop)
 
-        def __getattr__(self, name):
-            return getattr(region, name)
-
-        def flush(self, start, stop):
-            for call in (tape.sync, tape.close):
-                with pytest.raises(RuntimeError, match="busy in this thread") as caught:
-                    call()
-                assert str(path) in str(caught.value)
-                met.append(call)
-            region.flush(start, stop)
-
-    tape._region = Inside()
+    tape._flusher._flush_pages = inside
     tape.append(b"x")
     tape.sync()
-    assert len(met) == 4
+    assert len(met) == 2
     assert not tape.closed
     tape.append(b"y")
     tape.close()
-    assert len(met) == 8
+    assert len(met) == 4
     assert (et.verify(path).state, et.verify(path).events) == ("clean", 2)
     et.open(path, "a").close()
 
@@ -666,7 +663,7 @@ def test_a_datetime_at_the_ends_of_time_is_refused_with_the_name(et, tmp_path, w
 @pytest.mark.skipif(not os.path.exists("/sys/kernel/mm/transparent_hugepage/enabled"), reason="no such file here")
 def test_a_file_whose_size_lies_is_no_stream(et):
     path = "/sys/kernel/mm/transparent_hugepage/enabled"
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_descriptors()
     for call in (et.open, et.verify, et.MappedFile):
         with pytest.raises(et.FormatError, match="fewer bytes") as caught:
             call(path)
@@ -723,3 +720,13 @@ stop.set()
 thread.join()
 """
     run_python(core, code, tmp_path / "t.tape")
+
+
+def test_a_closed_writer_has_no_mapping_of_its_files(et, tmp_path):
+    path = tmp_path / "t.tape"
+    tape = et.open(path, "w")
+    tape.append(b"x")
+    tape.close()
+    with open("/proc/self/maps") as maps:
+        assert str(tmp_path) not in maps.read()
+    assert tape.closed

@@ -156,7 +156,7 @@ class Cores(RuleBasedStateMachine):
     @rule()
     def sync(self):
         self.returned(lambda package, tape, path: tape.sync())
-        assert len({tape.synced for tape in self.tapes.values()}) == 1
+        assert len({tape.durable for tape in self.tapes.values()}) == 1
 
     @rule(
         mode=st.sampled_from(["a", "a", "a", "w"]),

@@ -26,7 +26,7 @@ def path(tmp_path):
 @pytest.mark.parametrize("mode", ["r", "a"])
 def test_a_tape_is_a_sequence(et, path, mode):
     with et.open(path, mode) as tape:
-        assert isinstance(tape, Sequence)
+        assert not isinstance(tape, Sequence)  # of which polars makes a column of objects, not a table
         assert len(tape) == 200
         assert pairs(tape) == pairs(reversed(list(reversed(tape)))) == EVENTS
         assert [(tape[i].timestamp, bytes(tape[i].data)) for i in range(-200, 200)] == EVENTS * 2

@@ -57,6 +57,19 @@ def test_a_repr_never_raises_and_never_walks_a_large_stream(et, tmp_path, monkey
         assert "last event 1970-01-01T00:00:00.000000002Z" in repr(tape)
 
 
+def test_a_repr_uses_the_index(et, tmp_path, monkeypatch):
+    path = tmp_path / "t.tape"
+    with et.open(path, "w", index=True) as tape:
+        tape.append_many([b"a"] * 1000, list(range(1, 1001)))
+    monkeypatch.setattr(et.stream.tape, "_INDEXED_FOR_SHOW", 0)
+    with et.open(path) as tape:
+        assert "events 1,000" in repr(tape)
+        assert "last event 1970-01-01T00:00:00.000001000Z" in repr(tape)
+    with et.open_journal(tmp_path / "j", "a") as journal:
+        journal.append(b"x")
+        assert "events 1, segments 1" in repr(journal)
+
+
 def test_a_report_and_an_empty_stream(et, tmp_path):
     path = tmp_path / "t.tape"
     with et.open(path, "w") as tape:

@@ -39,7 +39,8 @@ def test_a_symbolic_link_leads_to_the_sidecar_of_its_stream(et, tmp_path):
     with et.open(link, "a") as tape:
         tape.append(b"more")
         tape.sync()
-        assert sorted(os.listdir(tmp_path)) == ["link.tape", "real.tape", "real.tape.side"]
+        files = [name for name in sorted(os.listdir(tmp_path)) if not name.endswith(".live")]  # of the native core
+    assert files == ["link.tape", "real.tape", "real.tape.side"]
     assert len(pairs(et.open(real))) == 11
 
 
@@ -193,7 +194,7 @@ def test_without_extended_attributes_a_sidecar_ends_with_its_boot(et, tmp_path, 
     assert (tmp_path / "x.tape.side").exists()
     module = sys.modules["evtape.recovery.watermark"]
     with open(path, "rb") as file, module.WatermarkFile(str(path), file.fileno()) as sidecar:
-        assert sidecar.load().count == len(BIG)
+        assert sidecar.load().events == len(BIG)
         _boot(et, monkeypatch, 2)
         assert sidecar.load() is None
     with et.open(path, "a") as tape:
@@ -213,7 +214,7 @@ def test_a_sidecar_of_another_user_is_not_trusted(et, tmp_path, monkeypatch):
     with open(path, "rb") as file, module.WatermarkFile(str(path), file.fileno()) as sidecar:
         assert sidecar.load() is None
         os.chown(side, 1000, 1000)
-        assert sidecar.load().count == len(BIG)
+        assert sidecar.load().events == len(BIG)
     os.chown(side, 1001, 1001)
     with et.open(path, "a") as tape:
         assert tape.append(b"more") == len(BIG)

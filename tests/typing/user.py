@@ -24,6 +24,10 @@ def read(path: str) -> None:
         assert_type(when, int)
         assert_type(payload, memoryview)
         assert_type(tape[1:2], evtape.Slice)
+        assert_type(tape[np.array([3, 1])], evtape.Slice)
+        assert_type(tape[[3, 1]].gather()[0], np.ndarray[tuple[Any, ...], np.dtype[np.int64]])
+        assert_type(tape.tail(3), evtape.Slice)
+        assert_type(list(reversed(tape)), list[evtape.Event])
         assert_type(tape.timestamps, np.ndarray[tuple[Any, ...], np.dtype[np.int64]])
         assert_type(tape[::2].sizes, np.ndarray[tuple[Any, ...], np.dtype[np.int64]])
         assert_type(tape.between(starting_at=dt.datetime.now(dt.UTC)), evtape.Slice)
@@ -34,6 +38,24 @@ def read(path: str) -> None:
         tape.append(b"refused")  # type: ignore[attr-defined]
         tape.sync()  # type: ignore[attr-defined]
         tape.searchsorted(1, side="middle")  # type: ignore[arg-type]
+
+
+def merge(path: str) -> None:
+    with evtape.open(path) as tape, evtape.merge([path, tape]) as merged:
+        assert_type(merged, evtape.Merged)
+        for event in merged:
+            assert_type(event, evtape.MergedEvent)
+            assert_type(event.stream, str)
+            assert_type(event.late, bool)
+            assert_type(event.data, memoryview)
+        assert_type(merged[0], evtape.MergedEvent)
+        part = merged.between(starting_at=1)[1:]
+        assert_type(part, evtape.MergedSlice)
+        assert_type(part[0].ordinal, int)
+        assert_type(merged.follow(lateness=1), Iterator[evtape.MergedEvent])
+        assert_type(merged.follow(batch=True), Iterator[list[evtape.MergedEvent]])
+        merged.follow(on_late="drop")  # type: ignore[call-overload]
+        merged.append(b"refused")  # type: ignore[attr-defined]
 
 
 def write(path: bytes, mode: str, either: Literal["a", "x"]) -> None:
@@ -51,7 +73,10 @@ def write(path: bytes, mode: str, either: Literal["a", "x"]) -> None:
 def repair(path: str) -> None:
     report = evtape.verify(path)
     assert_type(report.state, Literal["clean", "open", "damaged", "invalid"])
-    assert_type(report.reason, Literal["header", "truncated", "size", "checksum", "zero", "count"] | None)
+    assert_type(
+        report.reason,
+        Literal["header", "truncated", "size", "checksum", "zero", "count", "timestamp", "missing"] | None,
+    )
     assert_type(report.last_timestamp, int | None)
     assert_type(report.problems, tuple[evtape.Problem, ...])
     try:

@@ -184,7 +184,7 @@ def told(error: Exception) -> str:
 
 def code_of(error: Exception) -> int:
     """Exit code for an expected error."""
-    if isinstance(error, (evtape.CorruptError, evtape.TruncatedError)):
+    if isinstance(error, (evtape.CorruptError, evtape.TruncatedError, evtape.RewoundError)):
         return DAMAGED
     if isinstance(error, OSError) and not isinstance(error, tuple(_ADVICE)):
         return DAMAGED

@@ -9,16 +9,21 @@ The kind of the payload is chosen for a whole run, so that every line has the sa
 
 From the first three the very same bytes come back. From ``json`` the text of the value comes back: line breaks between
 its tokens are spaces then, and what is not printable is escaped.
+
+Where no kind is chosen, the schema of the stream does: "json" and "text" mean these kinds, everything else base64. With
+a schema of fields there is also "value", an object of them for people and programs; it is not read back.
 """
 
 from __future__ import annotations
 
 import base64
 import json
+import math
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
+import numpy as np
 
 import evtape
 from evtape.core.format import TIME_MAX, TIME_MIN
@@ -77,14 +82,15 @@ KINDS = tuple(_KINDS)
 DEFAULT = "base64"
 
 
-def liner(path: str, kind: str) -> Callable[[evtape.Event], bytes]:
+def liner(path: str, chosen: str | None) -> Callable[[evtape.Event], bytes]:
     """What makes a line, with its line end, of an event of the stream at ``path``."""
-    body_of = _KINDS[kind]
 
     def line_of(event: evtape.Event) -> bytes:
-        timestamp = event.timestamp
+        timestamp, schema = event.timestamp, event._schema
+        kind = chosen or _kind_of(schema)
         try:
-            body = body_of(event.data)
+            body = _fields(event) if schema is not None and schema.dtype is not None else ""
+            body += _KINDS[kind](event.data)
         except (ValueError, RecursionError) as error:
             reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
             raise KindError(
@@ -93,6 +99,36 @@ def liner(path: str, kind: str) -> Callable[[evtape.Event], bytes]:
         return f'{{"ordinal":{event.ordinal},"timestamp":{timestamp},"time":"{iso(timestamp)}",{body}}}\n'.encode()
 
     return line_of
+
+
+def _kind_of(schema: Any) -> str:
+    declared = None if schema is None else schema.declared
+    return declared if isinstance(declared, str) and declared in _KINDS else DEFAULT
+
+
+def _fields(event: evtape.Event) -> str:
+    """The fields of a payload; null for one that does not fit."""
+    try:
+        row = event.value
+    except evtape.SchemaError:
+        row = None
+    return f'"value":{_printable(_json(_plain(row)))},'
+
+
+def _plain(value: Any) -> Any:
+    """A value of a field as JSON has it: times as text, bytes as text or in hex, null for what is no number."""
+    if isinstance(value, np.void):
+        return {name: _plain(value[name]) for name in value.dtype.names} if value.dtype.names else value.tobytes().hex()
+    if isinstance(value, np.ndarray):
+        return [_plain(element) for element in value]
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "backslashreplace")
+    if isinstance(value, (np.datetime64, np.timedelta64)):
+        return None if np.isnat(value) else str(value)
+    if isinstance(value, np.complexfloating):
+        return [_plain(value.real), _plain(value.imag)]
+    plain = value.item() if isinstance(value, np.generic) else value
+    return None if isinstance(plain, float) and not math.isfinite(plain) else plain
 
 
 # ----------------------------------------------------------------------------------------------------------- from lines

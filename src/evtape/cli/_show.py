@@ -11,7 +11,11 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+
+import evtape
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -226,3 +230,18 @@ class _Bar:
     def stop(self) -> None:
         if self._bar is not None:
             self._bar.stop()
+
+
+def schema_text(tape: evtape.Reader) -> str | None:
+    """The schema in words, or what is wrong with it."""
+    try:
+        declared = tape.schema
+    except evtape.SchemaError as error:
+        return str(error)
+    if isinstance(declared, np.dtype):
+        return ", ".join(f"{name} {_dtype_text(declared[name])}" for name in declared.names or ())
+    return declared
+
+
+def _dtype_text(field: np.dtype[Any]) -> str:
+    return f"{field.base}{list(field.shape)}" if field.shape else str(field)

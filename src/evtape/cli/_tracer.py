@@ -4,12 +4,14 @@ The program takes the sources of the standard library apart: it cuts them into t
 source again, and compiles and disassembles that. Every call of a Python function and every return is an event; a
 generator that goes on counts as called, one that yields as returned. The schema of a payload, all little-endian:
 
-    name    kind:u8 = 0   0:u8   0:u16       function:u32   UTF-8 text "file.py:line qualified.name"
+    name    kind:u8 = 0   0:u8   0:u16       function:u32   UTF-8 text "file.py:line qualified.name", 9 bytes or more
     call    kind:u8 = 1   0:u8   depth:u16   function:u32   0:i64
     return  kind:u8 = 2   0:u8   depth:u16   function:u32   nanoseconds since its call:i64
 
 and the timestamp of the event is when it happened. The name of a function comes before its first call, so that a file
-can be read from its beginning, also while it is written, and by anything that knows these three lines.
+can be read from its beginning, also while it is written, and by anything that knows these three lines. Only names have
+another size than 16 bytes. After a call at depth 0, the calls before it that have not returned never do: their process
+was killed.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ import struct
 import sys
 import time
 import tokenize
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import CodeType, FrameType
 from typing import Any, Final
 
@@ -52,10 +54,15 @@ def _instructions(code: CodeType) -> int:
 
 
 class Tracer:
-    """Appends an event for every call and return of what ``run`` runs, in this thread."""
+    """Appends an event for every call and return of what ``run`` runs, in this thread.
 
-    def __init__(self, append: Callable[[bytes, int], int]) -> None:
+    ``names`` are the functions that the stream has introduced already.
+    """
+
+    def __init__(self, append: Callable[[bytes, int], int], names: Sequence[str] = ()) -> None:
         self._append = append
+        self._names = {name: number for number, name in enumerate(names)}
+        self._next = len(names)
         self._known: dict[int, int] = {}  # id of a code object -> function; hashing the object itself is slow
         self._codes: list[CodeType] = []  # keeps those ids from being used again
         self._starts: list[tuple[int, int]] = []  # function and time of the calls that have not returned
@@ -96,11 +103,16 @@ class Tracer:
         self.events += 1
 
     def _introduce(self, code: CodeType) -> int:
-        function = self._known[id(code)] = len(self._codes)
-        self._codes.append(code)
         where = f"{os.path.basename(code.co_filename)}:{code.co_firstlineno} {code.co_qualname}"
-        self._append(HEAD.pack(NAME, 0, function) + where.encode("utf-8", "backslashreplace"), time.time_ns())
-        self.events += 1
+        function = self._names.pop(where, -1)  # once: other code may have the same name
+        if function < 0:
+            function = self._next
+            self._next += 1
+            data = where.encode("utf-8", "backslashreplace").ljust(RECORD.size - HEAD.size + 1)
+            self._append(HEAD.pack(NAME, 0, function) + data, time.time_ns())
+            self.events += 1
+        self._known[id(code)] = function
+        self._codes.append(code)
         return function
 
     # ------------------------------------------------------------------------------------------------------------ hooks

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import click
 
 import evtape
 
-from . import InputError, _framing, damage_told, need_stdin, tell
+from . import InputError, _framing, _journals, damage_told, need_stdin, tell
 from ._json import event_of
 from ._show import counted
 from ._streams import chunks, close_on_sigterm, code_after, store
@@ -32,11 +33,13 @@ Payloads = list[bytes | memoryview]
     is_flag=True,
     help="Lines as 'evtape cat --json' prints them, of any --data; they keep their times.",
 )
-def command(path: str, framing: str, as_json: bool) -> int:
+@_journals.options
+def command(path: str, framing: str, as_json: bool, roll: tuple[Any, ...], keep: tuple[Any, ...]) -> int:
     """Append events from standard input.
 
     \b
       journalctl -f | evtape append sys.tape
+      journalctl -f | evtape append --keep 7d sys.journal
 
     Makes the stream if there is none. An event can be read by others as soon as its line is complete: a slow pipe is
     stored line by line, a fast one in batches. Events are made durable once a second and at the end. Input that ends
@@ -49,13 +52,13 @@ def command(path: str, framing: str, as_json: bool) -> int:
     close_on_sigterm()
     stored = 0
     with damage_told(path):
-        tape = evtape.open(path, "a", durability="interval")
+        tape = _journals.open_to_append(path, roll, keep)
     with tape:
-        keep: Callable[[Payloads], int] = _JsonLines(tape).store if as_json else lambda payloads: store(tape, payloads)
+        kept: Callable[[Payloads], int] = _JsonLines(tape).store if as_json else lambda payloads: store(tape, payloads)
         try:
             for chunk in chunks(0):
-                stored += keep(splitter.feed(chunk))
-            stored += keep(splitter.finish())
+                stored += kept(splitter.feed(chunk))
+            stored += kept(splitter.finish())
         finally:
             if sys.stderr.isatty():
                 tell(f"{path}: {counted(stored, 'event')} appended, {len(tape):,} in the stream")

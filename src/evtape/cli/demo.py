@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from typing import TYPE_CHECKING
 
@@ -12,7 +11,8 @@ import numpy as np
 import evtape
 from evtape.core.times import iso
 
-from . import _show, visible
+from . import DAMAGED, _recording, _show, visible
+from ._streams import close_on_sigterm
 from .verify import code_of_report
 
 if TYPE_CHECKING:
@@ -21,11 +21,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from ._findings import Function, Returned
-    from ._tracer import Tracer
 
 _DEFAULT = "evtape-demo.tape"
-_EVENTS = {"native": 1_000_000, "python": 400_000}  # recorded unless told otherwise; a few seconds on either core
-_LARGEST = 48_000  # bytes of a source; larger ones would make the end hard to choose
+_EVENTS = {"native": 1_000_000, "python": 250_000}  # recorded unless told otherwise; a few seconds on either core
 _FIGURES = 29  # columns that calls, own time and share take behind a name
 _BAR = 12
 _WITH_BARS = 78  # columns from which on there is room for bars
@@ -40,23 +38,31 @@ def command(path: str, files: int | None, seconds: float | None) -> int:
     """Record a real program call by call.
 
     Traces the standard library while it takes its own sources apart (tokens, syntax tree, source again, code,
-    disassembled): each call and each return of a Python function is an event with a time in nanoseconds. Then
-    verifies the stream, reads it back, and takes a time window out of its middle.
+    disassembled): each call and each return of a Python function is an event with a time in nanoseconds. Another
+    process follows the recording live. The recording process is killed in the middle, and a new one recovers the stream
+    and continues. The demo then compares the counts, verifies the stream, reads it back, and takes a time window out of
+    its middle.
 
     PATH must be new. Without PATH the stream is evtape-demo.tape, which the next demo replaces.
     """
     out = _show.console()
     heading(out, "recording every call of the standard library taking its own sources apart")
-    tracer, worked = _record(path, files, seconds)
+    close_on_sigterm()
+    goal = _EVENTS[evtape.backend] if files is None and seconds is None else None
+    with evtape.open(path, "w") if path == _DEFAULT else evtape.open(path, "x"):
+        pass  # the stream is there, and empty
+    with _show.progress("record", "events") as advance:
+        recorded = _recording.record(path, files, goal, seconds, advance)
     with evtape.open(path) as tape:
         begin = time.perf_counter()
         report = evtape.verify(path)
-        _summary(out, tape, report, tracer, worked, time.perf_counter() - begin)
+        _summary(out, tape, report, recorded, time.perf_counter() - begin)
         _look(out, tape)
     heading(out, "next")
     for line in (f"evtape info {path}", f"evtape cat -n 3 {path}"):
         _show.paragraph(out, visible(line), 2)
-    return code_of_report(report)
+    complete = recorded.published == recorded.kept and recorded.seen == report.events
+    return max(code_of_report(report), 0 if complete else DAMAGED)
 
 
 def heading(out: Console, text: str) -> None:
@@ -65,42 +71,17 @@ def heading(out: Console, text: str) -> None:
     _show.paragraph(out, [(text, "bold")])
 
 
-def _record(path: str, files: int | None, seconds: float | None) -> tuple[Tracer, int]:
-    """Trace until the limit is reached; returns the tracer and how many sources were worked on."""
-    from ._tracer import Tracer, library, work
-
-    goal = _EVENTS[evtape.backend] if files is None and seconds is None else None
-    worked = 0
-    mode = evtape.open(path, "w") if path == _DEFAULT else evtape.open(path, "x")
-    with mode as tape, _show.progress("record", "events") as advance:
-        tracer = Tracer(tape.append)
-        for name in library():
-            with open(name, "rb") as file:
-                source = file.read()
-            if len(source) > _LARGEST:
-                continue
-            with contextlib.suppress(SyntaxError):  # a source that is there to be wrong
-                tracer.run(work, source, name)
-            worked += 1
-            if advance is not None:
-                advance(tracer.events, goal or tracer.events)
-            if (
-                (goal is not None and tracer.events >= goal)
-                or (files is not None and worked >= files)
-                or (seconds is not None and tracer.nanoseconds >= seconds * 1e9)
-            ):
-                break
-    return tracer, worked
-
-
 # --------------------------------------------------------------------------------------------------------------- output
 
 
 def _summary(
-    out: Console, tape: evtape.Reader, report: evtape.Report, tracer: Tracer, worked: int, verify_seconds: float
+    out: Console, tape: evtape.Reader, report: evtape.Report, recorded: _recording.Recorded, verify_seconds: float
 ) -> None:
-    sizes = tape.sizes
-    rate = tracer.events / tracer.nanoseconds * 1e9
+    sizes, kept = tape.sizes, recorded.kept
+    pause = tape[kept].timestamp - tape[kept - 1].timestamp  # from the kill to the first event of the next writer
+    nanoseconds = tape[-1].timestamp - tape[0].timestamp - pause
+    rate = len(tape) / nanoseconds * 1e9
+    went_on = f"the next one recovered {kept:,} and went on after {_show.duration_text(pause)}"
     took = _show.duration_text(verify_seconds * 1e9)
     per_second = _show.count_text(report.events / verify_seconds), _show.bytes_text(report.end / verify_seconds)
     found = ", every checksum matches" if report.ok else f": {visible(report.problems[0].message)}"
@@ -110,7 +91,9 @@ def _summary(
         [
             ("stream", visible(tape.path)),
             ("backend", evtape.backend),
-            ("traced", f"work on {_show.counted(worked, 'source file')}, {tracer.nanoseconds / 1e9:.2f} s"),
+            ("traced", f"work on {_show.counted(recorded.sources, 'source file')}, {nanoseconds / 1e9:.2f} s"),
+            ("killed", f"the writer, after {recorded.published:,} events; {went_on}"),
+            ("live", f"{recorded.seen:,} of {len(tape):,} events, counted by another process as they were written"),
             ("events", f"{len(tape):,}"),
             ("rate", f"{rate:,.0f} events/s, the traced program and its tracer included"),
             ("bytes", f"{report.end:,}"),
@@ -132,7 +115,7 @@ def _look(out: Console, tape: evtape.Reader) -> None:
         _chart(out, times - first, span)
     functions = functions_of(tape)
     _functions(out, busiest(functions, 10), sum(function.own for function in functions))
-    start, width = first + span // 2 - span // (2 * _SHARE), span // _SHARE
+    start, width = int(times[len(times) // 2]) - span // (2 * _SHARE), span // _SHARE  # around the middle event
     begin = time.perf_counter_ns()
     window = tape.between(starting_at=start, ending_before=start + width)
     found = time.perf_counter_ns() - begin

@@ -12,8 +12,9 @@ import numpy as np
 import evtape
 from evtape.core.format import ENTRY_SIZE, FIRST_OFFSET, HEADER, HEADER_SIZE
 from evtape.core.times import iso
+from evtape.stream.cursor import cursors_of
 
-from . import DAMAGED, GOOD, _show, code_of, is_pure, need_stdout, open_to_read, tell, told, visible
+from . import DAMAGED, GOOD, _show, code_of, is_pure, journal, need_stdout, open_to_read, tell, told, visible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -41,6 +42,11 @@ def command(paths: tuple[str, ...], as_json: bool) -> int:
     out = None if as_json else _show.console()
     for path in paths:
         try:
+            if os.path.isdir(path):
+                if shown and out is not None:
+                    out.print()
+                code, shown = max(code, journal.describe(path, as_json)), True
+                continue
             with open_to_read(path) as tape:
                 facts = _Facts(tape)
                 pictures = _Pictures(tape, facts, out) if out is not None and _show.has_pictures(out) else None
@@ -81,6 +87,10 @@ class _Facts:
             self._add(tape[start : min(start + _PASS, self.events)], start == 0)
         self.bytes = FIRST_OFFSET + ENTRY_SIZE * self.events + self.payload
         self.file_size = os.stat(tape.path).st_size
+        self.schema = _show.schema_text(tape)
+        self.cursors = {
+            name: None if ordinal is None else self.events - ordinal for name, ordinal in cursors_of(tape.path).items()
+        }
         # A live stream grows during the walk, so only events below its first WriteOffset can be missing.
         closed = self.file_size == write_offset
         damaged = self.bytes < write_offset or (closed and self.events != count)
@@ -131,6 +141,8 @@ class _Facts:
             "sorted": self.sorted,
             "earliest_timestamp": self.low if some else None,
             "latest_timestamp": self.high if some else None,
+            "schema": self.schema,
+            "cursors": self.cursors,
         }
 
     def rows(self) -> list[tuple[str, _show.Words]]:
@@ -150,6 +162,8 @@ class _Facts:
             ("events", f"{self.events:,}"),
             ("bytes", f"{self.bytes:,}{more}"),
             ("created", _time(self.created)),
+            *([("schema", visible(self.schema))] if self.schema is not None else []),
+            *((f"cursor {name}", _lag(lag)) for name, lag in self.cursors.items()),
         ]
         if not self.events:
             return rows
@@ -165,6 +179,13 @@ class _Facts:
             ("sizes", f"min {self.size_min:,}, mean {mean:,.1f}, max {largest}"),
             ("times", "sorted" if self.sorted else [("not sorted", "yellow"), ": some go backwards"]),
         ]
+
+
+def _lag(lag: int | None) -> str:
+    """How far a cursor is behind the end."""
+    if lag is None:
+        return "damaged"
+    return f"{lag:,} behind" if lag >= 0 else f"{-lag:,} ahead of the end"
 
 
 def _time(nanoseconds: int) -> _show.Words:

@@ -10,13 +10,13 @@ import sys
 import threading
 import time
 from types import FrameType
-from typing import IO
+from typing import IO, Any
 
 import click
 
 import evtape
 
-from . import GOOD, _framing, code_of, damage_told, tell, told
+from . import GOOD, _framing, _journals, code_of, damage_told, tell, told
 from ._streams import code_after, store
 
 _READ = 1 << 16
@@ -27,11 +27,13 @@ _FROM_TERMINAL = ("SIGINT", "SIGQUIT")
 @click.command(context_settings={"ignore_unknown_options": True})
 @click.argument("path", type=click.Path())
 @click.argument("argv", metavar="-- CMD [ARGS]...", nargs=-1, required=True, type=click.UNPROCESSED)
-def command(path: str, argv: tuple[str, ...]) -> int:
+@_journals.options
+def command(path: str, argv: tuple[str, ...], roll: tuple[Any, ...], keep: tuple[Any, ...]) -> int:
     """Run a command and append each line it prints.
 
     \b
       evtape record build.tape -- make -j4
+      evtape record --keep 1GB app.journal -- ./app
 
     Lines are stamped as they appear. Both standard output and standard error are recorded, and passed through to
     where they would have gone. Signals are forwarded. The exit code is that of CMD: 128+N when signal N ended it, 127
@@ -42,7 +44,7 @@ def command(path: str, argv: tuple[str, ...]) -> int:
         return 127
     signals = _Signals()
     with damage_told(path):
-        tape = evtape.open(path, "a", durability="interval")
+        tape = _journals.open_to_append(path, roll, keep)
     with tape:
         try:
             process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0)

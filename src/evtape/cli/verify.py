@@ -21,6 +21,8 @@ _SHOWN = 10  # problems a person reads; --json lists more
 def command(paths: tuple[str, ...], as_json: bool) -> int:
     """Read streams and compare every checksum.
 
+    Every timestamp is compared with the index of the stream, if it has one ('evtape index' makes one).
+
     A stream is clean; open (larger than what is published: in use, or its writer was killed; otherwise good); damaged
     (exit code 1); or not a stream (exit code 2). Of several streams the highest code counts.
     """
@@ -58,7 +60,7 @@ def show(report: evtape.Report) -> None:
     if report.ok:
         unsorted = f"; times go backwards first at event {report.unsorted_at:,}" if report.unsorted_at >= 0 else ""
         note = "" if report.state == "clean" else " (in use, or not closed)"
-        _show.say(path, (report.state, style), f"{note}, {events}, every checksum matches{unsorted}")
+        _show.say(path, (report.state, style), f"{note}, {events}, every checksum matches{indexed(report)}{unsorted}")
         return
     found = f"; the valid prefix is {events}" if report.lost else f", but no event is lost: {events}"
     _show.say(path, (report.state, style), found)
@@ -66,6 +68,19 @@ def show(report: evtape.Report) -> None:
         _show.say(problem_text(report, problem), indent=2)
     if report.problem_count > _SHOWN:
         _show.say(f"and {counted(report.problem_count - _SHOWN, 'more problem')}", indent=2)
+
+
+def indexed(report: evtape.Report) -> str:
+    """What was compared with the index."""
+    if report.index == "missing":
+        return "; no index to compare timestamps with"
+    if report.index == "foreign":
+        return "; the index belongs to another stream or an earlier writer: no timestamp was compared"
+    if report.index == "damaged":
+        return f"; the index is damaged: {counted(report.compared, 'timestamp')} compared"
+    if report.compared == report.events:
+        return "; every timestamp matches the index"
+    return f"; {counted(report.compared, 'timestamp')} of {report.events:,} compared with the index"
 
 
 def sizes_of(report: evtape.Report) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 from .times import iso
 
 _SHOWN = 32  # bytes of a payload
+_SHOWN_VALUE = 96  # characters of a value
 
 
 def describe_event(event: Any) -> str:
@@ -15,6 +16,10 @@ def describe_event(event: Any) -> str:
     data = event.data
     if data is None:  # made by Event.__new__ alone
         return "Event()"
+    value = None if event._schema is None else event._schema.show(event)
+    if value is not None:
+        short = value if len(value) <= _SHOWN_VALUE else f"{value[:_SHOWN_VALUE]}..."
+        return f"Event({event.ordinal}, {iso(event.timestamp)}, {short})"
     size = len(data)
     more = f"... {size:,} bytes" if size > _SHOWN else ""
     return f"Event({event.ordinal}, {iso(event.timestamp)}, {bytes(data[:_SHOWN])!r}{more})"

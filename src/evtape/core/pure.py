@@ -11,23 +11,47 @@ import builtins
 import errno
 import io
 import mmap
+import operator
 import os
 import sys
 import threading
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from itertools import chain
-from time import time_ns
+from itertools import chain, repeat
+from time import monotonic_ns, time_ns
 from typing import Any, Final, Literal, final
 
 import numpy as np
 
 from .. import errors
+from . import pure_arrow
+from .columns import Column
 from .describe import describe_event
-from .format import ENTRY, ENTRY_SIZE, HEADER, HEADER_SIZE, INT64_MAX, SIZE_MAX, TIME_MAX, TIME_MIN, Reason, bounded
+from .format import (
+    ENTRY,
+    ENTRY_SIZE,
+    HEADER,
+    HEADER_SIZE,
+    INDEX_EQUAL_SIZES,
+    INDEX_EVENTS,
+    INDEX_PLACE,
+    INDEX_RECORD,
+    INDEX_UNSORTED,
+    INT64_MAX,
+    SECTOR,
+    SIZE_MAX,
+    TIME_MAX,
+    TIME_MIN,
+    EventsReason,
+    Reason,
+    bounded,
+)
 from .times import nanoseconds, to_datetime64
 
 NAME: Final[Literal["native", "python"]] = "python"
+SLEEPS: Final = False  # whether `Region.wait` can sleep until an append wakes it
+PARALLEL: Final = False  # whether long calls on a part of a stream run at the same time as others
+INDEXES: Final = False  # whether a thread makes the index while a stream is written, at no cost to an append
 
 _PREAD = getattr(os, "pread", None)  # absent on Windows, where a mapped file cannot be truncated
 _PREADV = getattr(os, "preadv", None)
@@ -199,24 +223,39 @@ class _Made:
 class Region(_Made):
     """A file mapped into memory. `size` bytes of it may be touched; the file is extended under the mapping.
 
+    `buffer`: contiguous memory in the place of a file; `fd` is -1 then. It is only read, and not copied.
+
     `split_at_pages`: no single store into an entry crosses the end of a page. A full file system that copies on write
     may have to write one page back before it lets the next be stored to; a store to both would be tried for ever.
     """
 
-    def __init__(self, fd: int, size: int, path: str, *, writable: bool = False, split_at_pages: bool = False) -> None:
+    def __init__(
+        self,
+        fd: int,
+        size: int,
+        path: str,
+        *,
+        writable: bool = False,
+        split_at_pages: bool = False,
+        buffer: Any = None,
+    ) -> None:
         self._fd = fd
         self.path = path
         self._writable = writable
         self._kind = _SplitAtPages if split_at_pages else mmap.mmap
         self._closed = False
         self.huge_pages = True  # whether space is populated in huge pages; the native core's to use
+        self.bound = INT64_MAX  # up to where a preallocator extends the file
         self._growth = threading.RLock()
         self._growing = False
         self.size = 0
         self._mapping: Any = None
         self._whole: memoryview = memoryview(b"")
         self._header: Any = None  # the words (WriteOffset, EventCount), each loaded and stored as a whole
-        self._source: Any = _Mapped(self._whole) if writable else _Copied(fd, path)
+        if buffer is not None:
+            self._source: Any = _Mapped(memoryview(buffer).cast("B").toreadonly())
+        else:
+            self._source = _Mapped(self._whole) if writable else _Copied(fd, path)
         self.extend(size)
 
     def _open(self) -> None:
@@ -288,15 +327,28 @@ class Region(_Made):
 
     @property
     def reserved(self) -> int:
-        """How large the file can grow under the present mapping."""
-        return 0 if self._closed else sys.maxsize
+        """How large the file can grow under the present mapping, with the preallocator."""
+        return 0 if self._closed else min(sys.maxsize, self.bound)
 
-    def start_preallocator(self, write_back: bool, /) -> bool:
+    def start_preallocator(self, write_back: bool, written: int = 0, before: Any = None, /) -> bool:
         """Start a native thread that preallocates. There is none here."""
+        return False
+
+    @property
+    def preallocates(self) -> bool:
+        """Whether a thread preallocates, or will once the stream is large enough."""
         return False
 
     def stop_preallocator(self) -> None:
         """End the thread."""
+
+    @property
+    def threaded(self) -> bool:
+        """Whether the preallocator runs in a thread now."""
+        return False
+
+    def trail(self, indexer: Indexer, /) -> None:
+        """Have the preallocator's thread, whenever there is one, make the index after the writer."""
 
     def forked(self) -> None:
         """In a forked child, which has no such thread: forget it."""
@@ -345,6 +397,17 @@ class Region(_Made):
         self._open()
         self._header[1] = event_count
         self._header[0] = write_offset
+
+    def wait(self, offset: int, live: LivePage | None, spin_ns: int, timeout_ns: int, /) -> bool:
+        """Wait until WriteOffset is not `offset`. False when `timeout_ns` are over, at the latest.
+
+        Looks for `spin_ns`. Handlers of signals run.
+        """
+        until = monotonic_ns() + min(spin_ns, timeout_ns)
+        while self.load_header()[0] == offset:
+            if monotonic_ns() >= until:
+                return False
+        return True
 
     def drop_pages(self, start: int, stop: int, /) -> None:
         """Drop the pages of [start, stop) from this process's memory; the next access loads them again."""
@@ -406,16 +469,53 @@ def _allocate(fd: int, start: int, stop: int) -> None:
 
 
 @final
+class LivePage(_Made):
+    """The page that the followers of a stream share with its writer. This core wakes no follower."""
+
+    ended = 0
+
+    def __init__(self, fd: int, path: str) -> None:
+        pass
+
+
+@final
+class Bell(_Made):
+    """Makes a descriptor readable once an event is published. This core cannot: there is no such object."""
+
+    descriptor = -1
+
+    def __init__(self, fd: int, page: int, path: str) -> None:
+        error = OSError(errno.ENOTSUP, "")
+        raise errors.with_path(error, path, "starting a thread that waits for events")
+
+    def ask(self, offset: int, spin_ns: int, /) -> None:
+        """Ring once WriteOffset is not `offset`."""
+
+    def clear(self) -> None:
+        """Make the descriptor not readable until it rings again."""
+
+    def stop(self) -> None:
+        """Close the descriptor."""
+
+
+@final
 class Appender(_Made):
     """Writes entries at WriteOffset and publishes them.
 
     `limit` is the end of the preallocated bytes, and the only thing that the hot path looks at. When an event does not
-    fit below it, `reserve(end)` is called, which preallocates more or raises. A writer that must not write has limit 0.
+    fit below it, `reserve(end, first)` is called, which preallocates more, moves the appender to another region, or
+    raises. `first` tells which region it was. A writer that must not write has limit 0.
+
+    `first` is the ordinal of the first event in the region.
     """
 
-    def __init__(self, region: Region, last_timestamp: int, reserve: Callable[[int], None]) -> None:
+    def __init__(
+        self, region: Region, last_timestamp: int, reserve: Callable[[int, int], None], first: int = 0
+    ) -> None:
         self._region = region
-        self.offset, self.count, _ = region.load_header()
+        self.offset, count, _ = region.load_header()
+        self.first = first
+        self.count = first + count  # the ordinal of the next event
         self.last_timestamp = last_timestamp
         self._limit = 0
         self._halted = False
@@ -432,13 +532,14 @@ class Appender(_Made):
         from the header again, so what was published stays and what was not never happened.
         """
         header: Any = self._region._header
+        first = self.first
         try:
-            header[1] = count
+            header[1] = count - first
             header[0] = end
             self.offset, self.count = end, count
         except BaseException:
             if header[0] != end:
-                header[1] = self.count
+                header[1] = self.count - first
             else:
                 self.offset, self.count = end, count
             raise
@@ -479,8 +580,9 @@ class Appender(_Made):
                         self._publish(end, ordinal + 1)
                         return ordinal
                 finally:
+                    first = self.first
                     self._inside = False
-            self._reserve(end)
+            self._reserve(end, first)
 
     def _checked(self, size: int, timestamp: Any) -> int | None:
         """The timestamp in nanoseconds, or the error that says why this event cannot be stored."""
@@ -544,8 +646,9 @@ class Appender(_Made):
                     if end <= self._limit:
                         return self._write_batch(items, sizes, timestamps)
                 finally:
+                    first = self.first
                     self._inside = False
-            self._reserve(end)
+            self._reserve(end, first)
 
     def _write_batch(self, items: Sequence[Any], sizes: list[int], timestamps: Any) -> range:
         now = max(time_ns(), self.last_timestamp)
@@ -573,6 +676,23 @@ class Appender(_Made):
     @limit.setter
     def limit(self, limit: int) -> None:
         self._limit = 0 if self._halted else limit
+
+    def move_to(self, region: Region, limit: int, page: LivePage | None, /) -> None:
+        """Go on in another region, which is mapped and holds no event that this appender does not know of.
+
+        The ordinals go on. `limit` is the end of the bytes preallocated there. No follower is woken by this core.
+        """
+        offset = region.load_header()[0]
+        with self._lock:
+            if self._inside:
+                raise errors.busy(self._region.path)
+            self._region = region
+            self.first = self.count
+            self.offset = offset
+            self._limit = 0 if self._halted else limit
+
+    def share(self, page: LivePage | None) -> None:
+        """Wake the followers that sleep: not in this core."""
 
     def position(self) -> tuple[int, int, int]:
         """(WriteOffset, EventCount, timestamp of the last event) of one moment."""
@@ -721,6 +841,33 @@ class Scanner(_Made):
         self.ordinal += 1
 
 
+def first_ambiguous(region: Region, offset: int, stop: int, torn_from: int = 0, /) -> int:
+    """Offset of the first ambiguous entry from `torn_from` on, or -1. O(entries).
+
+    The walk begins at the entry at `offset` and ends at `stop`. An entry is ambiguous if a lost sector would leave the
+    same header: the header is zeros, or it crosses the end of a sector and one of its two parts is zeros. Returns -1
+    for a file that cannot be read; the next walk says so.
+    """
+    source = region._still_open()
+    if not 0 <= offset <= stop <= region.size:
+        raise ValueError(f"{region.path}: bytes {offset} to {stop} are not within its {region.size}")
+    window = _Window(source, stop)
+    try:
+        while stop - offset >= ENTRY_SIZE:
+            header = bytes(window.bytes(offset, ENTRY_SIZE))
+            if offset >= torn_from and _is_ambiguous(header, offset):
+                return offset
+            offset += ENTRY_SIZE + ENTRY.unpack(header)[1]
+    except errors.TruncatedError:
+        pass
+    return -1
+
+
+def _is_ambiguous(header: bytes, offset: int) -> bool:
+    first = SECTOR - offset % SECTOR  # bytes in the sector that the header begins in
+    return not any(header[:first]) or (first < ENTRY_SIZE and not any(header[first:]))
+
+
 class _Window:
     """Bytes of a source below `bound`, read a chunk at a time. Goes on when the region is closed."""
 
@@ -729,12 +876,14 @@ class _Window:
         self._bound = bound
         self._start = self._stop = 0
         self._chunk = memoryview(b"")
+        self.reads = 0
         self._step = 4096  # doubles while the walk goes on, so that one event does not cost a megabyte
 
     def bytes(self, at: int, count: int) -> memoryview:
         if not self._start <= at <= at + count <= self._stop:
             self._start, self._stop = at, min(max(at + count, at + self._step), self._bound)
             self._chunk = self._source.take(self._start, self._stop)
+            self.reads += 1
             self._step = min(self._step * 2, _CHUNK)
         return self._chunk[at - self._start : at - self._start + count]
 
@@ -745,6 +894,111 @@ class _Window:
         return value
 
 
+# ------------------------------------------------------------------------------------------- index
+
+
+@final
+class Indexer(_Made):
+    """Makes the records of an index, one for each block of 64 events; see docs/format.md, "The index file".
+
+    It stands at `offset`, before the first event of block number `block`, and remembers what a record needs to know
+    of the events before: the timestamp of the last one, the highest one, and whether they go backwards somewhere.
+    """
+
+    def __init__(
+        self,
+        region: Region,
+        offset: int = HEADER_SIZE,
+        block: int = 0,
+        last_timestamp: int = TIME_MIN,
+        running: int = TIME_MIN,
+        unsorted: bool = False,
+    ) -> None:
+        self._region = region
+        self._start_timestamp = region.load_header()[2]
+        self.offset = offset
+        self.block = block
+        self.last_timestamp = last_timestamp
+        self.running = running
+        self.unsorted = unsorted
+        # Whether an entry was met that an index cannot go beyond: it does not fit, or is sixteen zero bytes.
+        self.stopped = False
+        self.error = 0  # errno of what kept the records from the file, or 0
+
+    def run(self, bound: int, into: Any, /, partial: bool = False) -> int:
+        """Make records of blocks below `bound` until the bytearray `into` is full. Returns their number.
+
+        A block of fewer than 64 events gets one only with `partial`, and only at `bound`. -1: the file could not be
+        read.
+        """
+        source = self._region._still_open()
+        if self.offset < HEADER_SIZE or not 0 <= bound <= self._region.size:
+            raise ValueError(f"{self._region.path}: bound {bound} is not within its {self._region.size} bytes")
+        window = _Window(source, bound)
+        made = 0
+        try:
+            while made < len(into) // INDEX_RECORD.size and (record := self._next(window, bound, partial)):
+                into[made * INDEX_RECORD.size : (made + 1) * INDEX_RECORD.size] = record
+                made += 1
+        except errors.TruncatedError:
+            return -1
+        return made
+
+    def _next(self, window: _Window, bound: int, partial: bool) -> builtins.bytes:
+        """The record of the next block; nothing where there is none."""
+        at, headers = self.offset, builtins.bytearray()
+        stamps: list[int] = []
+        sizes: list[int] = []
+        while not self.stopped and len(stamps) < INDEX_EVENTS and bound - at >= ENTRY_SIZE:
+            header = window.bytes(at, ENTRY_SIZE)
+            timestamp, size, _ = ENTRY.unpack(header)
+            if size > bound - at - ENTRY_SIZE or not any(header):
+                break
+            headers += header
+            stamps.append(timestamp)
+            sizes.append(size)
+            at += ENTRY_SIZE + size
+        if len(stamps) < INDEX_EVENTS:
+            self.stopped = self.stopped or at < bound
+            if self.stopped or not partial or not stamps:
+                return b""
+        return self._record(at, headers, stamps, sizes)
+
+    def _record(self, end: int, headers: builtins.bytearray, stamps: list[int], sizes: list[int]) -> builtins.bytes:
+        self.unsorted = self.unsorted or any(map(operator.gt, (self.last_timestamp, *stamps), stamps))
+        highest = max(stamps)
+        self.running = max(self.running, highest)
+        equal = sizes.count(sizes[0]) == len(sizes)
+        flags = INDEX_EQUAL_SIZES * equal | INDEX_UNSORTED * self.unsorted
+        fields = self.offset, min(stamps), highest, self.running, zlib.crc32(headers)
+        record = INDEX_RECORD.pack(*fields, sizes[0] if equal else 0, len(stamps), flags, 0)[:-4]
+        checksum = zlib.crc32(record, zlib.crc32(INDEX_PLACE.pack(self._start_timestamp, self.block)))
+        self.offset = end
+        self.block += 1
+        self.last_timestamp = stamps[-1]
+        return record + checksum.to_bytes(4, "little")
+
+    def store(self) -> None:
+        """Write the records to the file that the thread has made and not written yet, once it has ended."""
+
+    def store_to(self, fd: int, position: int, /) -> None:
+        """Where the thread of `Region.trail` writes the records: the index file, and where the next one belongs."""
+
+
+def index_check(records: Any, start_timestamp: int, block: int, /) -> int:
+    """How many of the records in a buffer, the first being that of `block`, have the right checksum, up to the first
+    that has not. O(records).
+    """
+    view = memoryview(records)
+    count = len(view) // INDEX_RECORD.size
+    for i in range(count):
+        record = view[i * INDEX_RECORD.size : (i + 1) * INDEX_RECORD.size]
+        checksum = zlib.crc32(record[:-4], zlib.crc32(INDEX_PLACE.pack(start_timestamp, block + i)))
+        if checksum.to_bytes(4, "little") != record[-4:]:
+            return i
+    return count
+
+
 @final
 class Event:
     """One event: unpacks as (timestamp, data).
@@ -752,37 +1006,53 @@ class Event:
     `data` is a read-only memoryview; pickles and copies with its bytes.
     """
 
-    __slots__ = ("_checksum", "_data", "_offset", "_ordinal", "_timestamp")
+    __slots__ = ("_checksum", "_data", "_offset", "_ordinal", "_schema", "_timestamp")
 
     _timestamp: int
     _data: Any
     _ordinal: int
     _offset: int
     _checksum: int
+    _schema: Any
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Event:
         event = _NEW(cls)
         event._timestamp = event._ordinal = event._offset = event._checksum = 0
-        event._data = None
+        event._data = event._schema = None
         return event
 
     def __init_subclass__(cls) -> None:
         raise TypeError(f"type '{__name__}.Event' is not an acceptable base type")
 
     def __init__(
-        self, timestamp: int, data: Any, ordinal: int = 0, offset: int = 0, checksum: int | None = None
+        self,
+        timestamp: int,
+        data: Any,
+        ordinal: int = 0,
+        offset: int = 0,
+        checksum: int | None = None,
+        schema: Any = None,
     ) -> None:
         self._timestamp = bounded("timestamp", timestamp, TIME_MIN, TIME_MAX)
         self._data = memoryview(data).toreadonly()
         self._ordinal = bounded("ordinal", ordinal, 0, INT64_MAX)
         self._offset = bounded("offset", offset, 0, INT64_MAX)
         self._checksum = zlib.crc32(data) if checksum is None else bounded("checksum", checksum, 0, SIZE_MAX)
+        self._schema = schema
 
     timestamp = property(lambda self: self._timestamp)
     data = property(lambda self: self._data)
     ordinal = property(lambda self: self._ordinal)
     offset = property(lambda self: self._offset)
     checksum = property(lambda self: self._checksum)
+
+    @property
+    def value(self) -> Any:
+        """The payload as the schema of the stream says: a row, text, or what the JSON is; bytes without a schema.
+
+        Raises SchemaError if the payload does not fit the schema. O(size).
+        """
+        return bytes(self._data) if self._schema is None else self._schema.decode(self)
 
     @property
     def bytes(self) -> builtins.bytes:
@@ -838,6 +1108,12 @@ class Events(_Made):
 
     `report_problem(ordinal, offset, reason)` is called at damage and is expected to raise. If it returns, the event is
     skipped, or for "zero" accepted.
+
+    `after` is the offset and the header of the event that was returned last, or (-1, b""). Before an event is returned
+    from bytes that were just read, that header has to be in its place still. Else the stream was cut, and the event may
+    not be the next one.
+
+    `spin_ns` changes nothing, because a walk of this core never goes on at `bound`; see `proceed`.
     """
 
     def __init__(
@@ -849,22 +1125,53 @@ class Events(_Made):
         *,
         stop: int = -1,
         verify_checksums: bool,
-        report_problem: Callable[[int, int, Reason], None],
+        report_problem: Callable[[int, int, EventsReason], None],
+        after: tuple[int, bytes] = (-1, b""),
+        spin_ns: int = 0,
+        schema: Any = None,
     ) -> None:
         source = region._still_open()
         if not HEADER_SIZE <= offset <= bound <= region.size:
             raise ValueError(f"{region.path}: bytes {offset} to {bound} are not within its {region.size}")
+        if after[0] >= 0 and (len(after[1]) != ENTRY_SIZE or not HEADER_SIZE <= after[0] <= offset - ENTRY_SIZE):
+            raise ValueError(f"{region.path}: the event at offset {after[0]} is not before offset {offset}")
         self._region = region
+        self._source = source
         self._window = _Window(source, bound)
         self._offset = offset
         self._ordinal = ordinal
         self._bound = bound
         self._stop = stop
+        self._before = after  # what the walk began after
+        self._last: Event | None = None  # what was returned last
         self._verify_checksums = verify_checksums
         self._report_problem = report_problem
+        self._schema = schema
         self._lock = threading.RLock()  # as an appender's
         self._inside = False
         self._forks = _forks
+
+    @property
+    def offset(self) -> int:
+        """Where the next entry begins."""
+        return self._offset
+
+    @property
+    def ordinal(self) -> int:
+        """The ordinal of the next event."""
+        return self._ordinal
+
+    @property
+    def after(self) -> tuple[int, bytes]:
+        """The offset and the header of the event that was returned last."""
+        last = self._last
+        if last is None:
+            return self._before
+        return last._offset, ENTRY.pack(last._timestamp, len(last._data), last._checksum)
+
+    def proceed(self, stop: int, /) -> bool:
+        """As in the native core: False if it is not certain that the walk can go on. Here it never is."""
+        return False
 
     def __iter__(self) -> Events:
         return self
@@ -880,6 +1187,7 @@ class Events(_Made):
                 while self._offset < self._bound and self._ordinal != self._stop:
                     event = self._next()
                     if event is not None:
+                        self._last = event
                         return event
             finally:
                 self._inside = False
@@ -893,9 +1201,12 @@ class Events(_Made):
         self._forks = _forks
 
     def _next(self) -> Event | None:
-        at, ordinal = self._offset, self._ordinal
+        at, ordinal, known = self._offset, self._ordinal, self._window.reads
         try:
             reason, event = self._step()
+            if self._window.reads != known and self._changed():
+                self._offset = self._bound
+                reason, event = "changed", None
         except errors.TruncatedError:
             self._offset = self._bound
             reason, event = "fault", None
@@ -908,7 +1219,12 @@ class Events(_Made):
             self._offset = after
         return event
 
-    def _step(self) -> tuple[Reason | None, Event | None]:
+    def _changed(self) -> bool:
+        """Whether the header of the event that was returned last is another one now. Looked at after the next entry."""
+        offset, header = self.after
+        return offset >= 0 and self._source.take(offset, offset + ENTRY_SIZE) != header
+
+    def _step(self) -> tuple[EventsReason | None, Event | None]:
         """Load and check the entry, and step over it. The walk ends where an entry does not fit."""
         at, ordinal = self._offset, self._ordinal
         left = self._bound - at - ENTRY_SIZE
@@ -925,8 +1241,180 @@ class Events(_Made):
             return "checksum", None
         event: Event = _NEW(Event)  # what is read needs no second look
         event._timestamp, event._data, event._ordinal = timestamp, data, ordinal
-        event._offset, event._checksum = at, checksum
+        event._offset, event._checksum, event._schema = at, checksum, self._schema
         return "zero" if timestamp == 0 and size == 0 else None, event
+
+
+# -------------------------------------------------------------------------------------------- gather
+
+
+def _source_below(region: Region, bound: int) -> Any:
+    source = region._still_open()
+    if not 0 <= bound <= region.size:
+        raise ValueError(f"{region.path}: bound {bound} is not within its {region.size} bytes")
+    return source
+
+
+def _header_at(source: Any, bound: int, offset: int) -> tuple[int, int, int] | None:
+    """The header of the entry at an offset, if there is one that fits below `bound`."""
+    if not HEADER_SIZE <= offset <= bound - ENTRY_SIZE:
+        return None
+    timestamp, size, checksum = ENTRY.unpack(source.take(offset, offset + ENTRY_SIZE))
+    return (timestamp, size, checksum) if size <= bound - ENTRY_SIZE - offset else None
+
+
+def step_all(region: Region, bound: int, offsets: Any, steps: Any, /) -> int:
+    """Move each offset over as many entries as `steps` says, which becomes 0.
+
+    Returns -1, or the number of a place that has no entry below `bound` to move over; its offset is where that is.
+    """
+    source = _source_below(region, bound)
+    if len(offsets) != len(steps):
+        raise ValueError(f"{region.path}: {len(offsets)} offsets but {len(steps)} steps")
+    for i, offset in enumerate(offsets.tolist()):
+        window = _Window(source, bound)
+        for _ in range(int(steps[i])):
+            size = bound
+            if HEADER_SIZE <= offset <= bound - ENTRY_SIZE:
+                size = ENTRY.unpack(window.bytes(offset, ENTRY_SIZE))[1]
+            if size > bound - ENTRY_SIZE - offset:
+                offsets[i] = offset
+                return i
+            offset += ENTRY_SIZE + size
+        offsets[i] = offset
+        steps[i] = 0
+    return -1
+
+
+def headers_at(region: Region, bound: int, offsets: Any, timestamps: Any, sizes: Any, /) -> int:
+    """Read timestamp and payload size of the entries at the offsets.
+
+    Returns -1, or the number of the first place without an entry that fits below `bound`.
+    """
+    source = _source_below(region, bound)
+    if len(timestamps) != len(offsets) or len(sizes) != len(offsets):
+        raise ValueError(f"{region.path}: the columns of {len(offsets)} offsets have other lengths")
+    for i, offset in enumerate(offsets.tolist()):
+        header = _header_at(source, bound, offset)
+        if header is None:
+            return i
+        timestamps[i], sizes[i] = header[:2]
+    return -1
+
+
+def gather(region: Region, bound: int, offsets: Any, ends: Any, into: Any, /, *, verify_checksums: bool) -> int:
+    """Copy the payloads at the offsets to the writable buffer `into`, payload i up to byte ends[i].
+
+    Returns -1, or the number of the first place whose entry has another size, or whose payload another checksum.
+    """
+    source = _source_below(region, bound)
+    target = memoryview(into)
+    if len(ends) != len(offsets):
+        raise ValueError(f"{region.path}: {len(offsets)} offsets but {len(ends)} ends")
+    stops = ends.tolist()
+    for i, (before, stop) in enumerate(zip([0, *stops], stops, strict=False)):
+        if stop < before:
+            raise ValueError(f"{region.path}: ends go backwards at {i}")
+    if stops and stops[-1] > len(target):
+        raise ValueError(f"{region.path}: {stops[-1]} bytes do not fit into {len(target)}")
+    at = 0
+    for i, (offset, stop) in enumerate(zip(offsets.tolist(), stops, strict=True)):
+        header = _header_at(source, bound, offset)
+        if header is None or header[1] != stop - at:
+            return i
+        payload = source.take(offset + ENTRY_SIZE, offset + ENTRY_SIZE + header[1])
+        if verify_checksums and zlib.crc32(payload) != header[2]:
+            return i
+        target[at:stop] = payload
+        at = stop
+    return -1
+
+
+def events_at(
+    region: Region, bound: int, offsets: Any, ordinals: Any, /, *, verify_checksums: bool, schema: Any = None
+) -> list[Event]:
+    """The events at the offsets, a list. Without the first one that is damaged or sixteen zero bytes, and those after.
+
+    Each has its ordinal from the array.
+    """
+    source = _source_below(region, bound)
+    if len(ordinals) != len(offsets):
+        raise ValueError(f"{region.path}: {len(offsets)} offsets but {len(ordinals)} ordinals")
+    events: list[Event] = []
+    for offset, ordinal in zip(offsets.tolist(), ordinals.tolist(), strict=True):
+        header = _header_at(source, bound, offset)
+        if header is None or header[:2] == (0, 0):
+            break
+        data = source.take(offset + ENTRY_SIZE, offset + ENTRY_SIZE + header[1]).toreadonly()
+        if verify_checksums and zlib.crc32(data) != header[2]:
+            break
+        event: Event = _NEW(Event)
+        event._timestamp, event._data, event._ordinal = header[0], data, ordinal
+        event._offset, event._checksum, event._schema = offset, header[2], schema
+        events.append(event)
+    return events
+
+
+# --------------------------------------------------------------------------------------------- Arrow
+
+
+def arrow_schema(columns: Sequence[Column], /) -> Any:
+    """A capsule of the ArrowSchema of a table of these columns."""
+    return pure_arrow.arrow_schema(columns)
+
+
+def arrow_fields(capsule: Any, /) -> list[tuple[str, str]]:
+    """Name and format of each column of the schema in a capsule."""
+    return pure_arrow.arrow_fields(capsule)
+
+
+def arrow_stream(
+    region: Region,
+    columns: Sequence[Column],
+    size: int,
+    offset: int,
+    ordinal: int,
+    bound: int,
+    stop: int,
+    *,
+    offsets: Any = None,
+    ordinals: Any = None,
+    starts: Any = None,
+    batch_events: int,
+    verify_checksums: bool,
+    nulls: bool,
+    report: Callable[[int, int, str, int], str | None],
+) -> Any:
+    """A capsule of an ArrowArrayStream of the events [ordinal, stop), the first of which is at `offset`.
+
+    Or of the events at the int64 array `offsets`, whose numbers are `ordinals`. No entry reaches beyond `bound`. Every
+    payload must have `size` bytes (-1: any). `report(ordinal, offset, reason, column)` returns why a batch cannot be
+    made, or None to accept an event of zeros. `starts`, where each batch begins, is not needed here. The stream needs
+    the region no more.
+    """
+    source = region._still_open()
+    if not HEADER_SIZE <= offset <= bound <= region.size:
+        raise ValueError(f"{region.path}: bytes {offset} to {bound} are not within its {region.size}")
+    if offsets is None:
+        where = zip(range(ordinal, stop), repeat(-1))
+    else:
+        where = zip(ordinals.tolist(), offsets.tolist(), strict=True)
+        if len(offsets) and not HEADER_SIZE <= offsets.min() <= offsets.max() <= bound:
+            text = f"offsets {offsets.min()} to {offsets.max()} are not within its {bound} bytes"
+            raise ValueError(f"{region.path}: {text}")
+    request = pure_arrow.Request(
+        source, _Window, columns, size, offset, bound, where, batch_events, verify_checksums, nulls, report
+    )
+    return pure_arrow.arrow_stream(request)
+
+
+def arrow_chain(columns: Sequence[Column], next_capsule: Callable[[], Any], /) -> Any:
+    """A capsule of an ArrowArrayStream of the batches of other such streams, one after the other.
+
+    `next_capsule()` returns the capsule of the next one, which has these columns, or None after the last. What it
+    raises is the error of the stream.
+    """
+    return pure_arrow.arrow_chain(columns, next_capsule)
 
 
 # --------------------------------------------------------------------------------------------- guard

@@ -7,6 +7,7 @@ before its header is touched, and the header says what is left before the file i
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 from typing import Any
@@ -31,7 +32,7 @@ from .report import Problem, ProblemReason, Progress, Report, known_times
 from .salvage import write_salvaged
 from .search import Search
 from .walk import walk
-from .watermark import is_of_this_boot
+from .watermark import WatermarkFile, is_of_this_boot
 
 
 def recover(
@@ -44,8 +45,8 @@ def recover(
     """Keep the longest valid prefix of a damaged or unclosed stream, and say what was cut. O(file).
 
     In place, the bytes that are cut are saved next to the stream first (``Report.quarantine``). With ``output`` the
-    prefix is written to that new file and the source stays as it is. ``dry_run`` only reports. Doing it again changes
-    nothing.
+    prefix is written to that new stream, which gets the schema of the source; the source stays as it is. ``dry_run``
+    only reports. Doing it again changes nothing.
 
     ``salvage`` also copies intact events from after the damage, to ``output`` only: how many are missing between
     them, nothing can tell. ``Report.salvaged`` says which they are, and so does ``<output>.salvage.json``. The
@@ -78,6 +79,14 @@ def repair_for_append(file: Examined) -> Report:
     A torn tail is quarantined, cut and reported by a RecoveryWarning. Raises CorruptError for damage with intact
     events after it, FormatError for a file that is not a stream or whose end is unknown.
     """
+    report = _repair(file, examine_for_append(file))
+    if report.state == "damaged":
+        errors.warn(RecoveryWarning(_describe(report), report))
+    return report
+
+
+def examine_for_append(file: Examined) -> Report:
+    """What `repair_for_append` is about to repair. Raises what it raises, and changes nothing."""
     report, tail_only = _examine(file)
     report = _require_stream(file, report)
     if any(problem.reason == "header" for problem in report.problems):
@@ -87,9 +96,6 @@ def repair_for_append(file: Examined) -> Report:
         )
     if report.lost and not tail_only:
         _refuse_damage_in_the_middle(file, report)
-    report = _repair(file, report)
-    if report.state == "damaged":
-        errors.warn(RecoveryWarning(_describe(report), report))
     return report
 
 
@@ -102,7 +108,7 @@ def _examine(file: Examined) -> tuple[Report, bool]:
     mark = file.mark
     if mark is None:
         return walk(file), False
-    start = (mark.offset, mark.count, mark.last_timestamp)
+    start = (mark.offset, mark.events, mark.last_timestamp)
     same_boot = is_of_this_boot(mark)
     report = walk(file, start=start, verify_checksums=not same_boot)
     if report.lost and same_boot:  # then it was not only a process that died
@@ -127,7 +133,7 @@ def _require_stream(file: Examined, report: Report) -> Report:
     if report.state != "invalid":
         return report
     mark = file.mark
-    if mark is None or mark.count:
+    if mark is None or mark.events:
         raise FormatError(report.problems[0].message)
     reason: ProblemReason
     if report.write_offset:
@@ -203,9 +209,23 @@ def _repair(file: Examined, report: Report) -> Report:
         os.fsync(file.fd)
     except OSError as error:
         raise errors.with_path(error, report.path, f"cutting the file to its {report.end} bytes") from None
-    if report.state == "damaged" and file.watermark_file and (not file.stored or file.stored.offset > report.end):
-        file.watermark_file.retire()  # and not before: a second crash needs to know what the first one may have torn
+    if report.state == "damaged" and file.watermark_file:
+        _cut_sidecars(file, file.watermark_file, report.end)
     return report
+
+
+def _cut_sidecars(file: Examined, watermark_file: WatermarkFile, end: int) -> None:
+    """Cut the index to the stream that ends at ``end`` now, and retire a watermark above that."""
+    with watermark_file.index_file() as index:
+        try:
+            kept = index.adopt(file.region, end)
+        except OSError:
+            kept = None  # a reader cuts it again
+        if file.stored is None or file.stored.offset > end:
+            watermark_file.retire()  # and not before: a second crash needs to know what the first one may have torn
+            if kept is not None:
+                with contextlib.suppress(OSError):
+                    index.restamp(file.region.load_header()[2])
 
 
 def _quarantine(file: Examined, report: Report, stop: int) -> str:

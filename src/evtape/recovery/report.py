@@ -13,7 +13,10 @@ from ..core.times import iso
 #: ``"clean"``, ``"open"`` (larger than WriteOffset, otherwise good), ``"damaged"``, ``"invalid"`` (not a stream).
 State = Literal["clean", "open", "damaged", "invalid"]
 #: What is wrong with a stream; see docs/format.md.
-ProblemReason = Literal["header", "truncated", "size", "checksum", "zero", "count"]
+ProblemReason = Literal["header", "truncated", "size", "checksum", "zero", "count", "timestamp", "missing"]
+#: What a verification did with the index: ``"compared"``; ``"damaged"``: compared as far as it could be read;
+#: ``"foreign"``: it belongs to another stream or an earlier writer; ``"missing"``.
+IndexState = Literal["compared", "damaged", "foreign", "missing"]
 
 Progress = Callable[[int, int], object]  #: called with the bytes done and the bytes in all
 
@@ -62,6 +65,8 @@ class Report:
     cut: int = 0  #: published bytes that recovery removed, or would remove
     quarantine: str | None = None  #: the file that they were saved to
     output: str | None = None  #: the recovered stream, if not in place
+    index: IndexState | None = None  #: what verify did with the index file; None: it was not looked at
+    compared: int = 0  #: events whose entry headers were compared with the index
     salvaged: tuple[Salvaged, ...] = ()  #: what was copied from after the damage, in the order of the file
 
     @property
@@ -78,9 +83,10 @@ class Report:
     def lost(self) -> bool:
         """Whether published bytes are missing from the prefix, or may be: an unusable WriteOffset cannot tell.
 
-        A wrong EventCount alone loses nothing.
+        A wrong EventCount or timestamp alone loses nothing.
         """
-        return self.state == "invalid" or any(problem.reason != "count" for problem in self.problems)
+        harmless = "count", "timestamp"
+        return self.state == "invalid" or any(problem.reason not in harmless for problem in self.problems)
 
     def as_dict(self) -> dict[str, Any]:
         """As plain values, for JSON."""

@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from typing import Any, Final
 
-import numpy as np
-import numpy.typing as npt
-
 from .. import errors
 from ..core.backend import core
-from ..core.format import ENTRY_SIZE, FIRST_OFFSET, INT64_MAX, TIME_MIN, Reason
+from ..core.format import FIRST_OFFSET, INDEX_EVENTS, INT64_MAX, TIME_MIN, Reason
 from ..core.paging import RESIDENT, events_per_pass
 from ..system.files import READ, descriptor, require_regular
+from .compare import Comparison
 from .examined import Examined, examining
 from .report import Problem, ProblemReason, Progress, Report, State
 
 PROBLEMS_LISTED = 100  # further ones are counted; a lost disk must not fill the memory
-_SECTOR = 512  # bytes that reach the disk together
 _PASS = 1 << 16  # entries per step, between two calls of the progress function
 
 
-Column = npt.NDArray[np.int64]
 Start = tuple[int, int, int]  # offset, ordinal and timestamp of the event before: where a walk begins
 WHOLE: Final[Start] = (FIRST_OFFSET, 0, TIME_MIN)
 
 
 def verify(path: str | bytes | os.PathLike[Any], progress: Progress | None = None) -> Report:
-    """Read the whole stream and compare every checksum; changes nothing. O(file).
+    """Read the whole stream and compare every checksum, and every timestamp with the index; changes nothing. O(file).
+
+    ``Report.index`` says whether there was an index to compare with, and ``Report.compared`` how many events it covers.
 
     ``progress(done, total)`` is called now and then with bytes. Raises OSError for a file that cannot be read,
     FormatError for one that is not a regular file; what the file contains never raises, it is in the report.
@@ -37,7 +36,7 @@ def verify(path: str | bytes | os.PathLike[Any], progress: Progress | None = Non
     with descriptor(name, READ) as fd:
         errors.require_bytes(name, fd, os.fstat(fd).st_size)
         with examining(name, fd) as file:
-            return walk(file, progress)
+            return walk(file, progress, with_index=True)
 
 
 # ---------------------------------------------------------------------------------------------- walk
@@ -50,11 +49,12 @@ def walk(
     *,
     verify_checksums: bool = True,
     may_be_torn: bool = True,
+    with_index: bool = False,
 ) -> Report:
     """Walk the stream from ``start`` and report what is there.
 
     Without ``verify_checksums`` no payload is read. Bytes that a power loss may have torn have to pass more than a
-    checksum, unless ``may_be_torn`` is False.
+    checksum, unless ``may_be_torn`` is False. ``with_index`` compares the entry headers with the index.
     """
     if not file.has_header:
         return _Walk(file.path, file.region.size, (0, 0, 0), verify_checksums, INT64_MAX).invalid()
@@ -63,25 +63,18 @@ def walk(
     size = region.size if header[0] <= region.size else file.refresh_size()
     found = _Walk(file.path, size, header, verify_checksums, file.torn_from if may_be_torn else INT64_MAX)
     scanner = core.Scanner(region, *start)
-    found.run(region, scanner, progress)
-    return found.report(scanner)
-
-
-def _torn(region: core.Region, offsets: Column, timestamps: Column, torn_from: int) -> int:
-    """Position in ``offsets`` of the first entry from ``torn_from`` on whose header lost a sector, or -1.
-
-    A header is 16 bytes and may lie across the end of a sector. A part of it that is all zeros is taken for one that
-    never reached the disk, since nothing else would tell: the checksum is one of the payload alone. An intact entry
-    is seldom cut by this, and never one that was made durable.
-    """
-    first_part = np.minimum(_SECTOR - offsets % _SECTOR, ENTRY_SIZE)  # bytes in the sector that the entry begins in
-    suspects = ((first_part < ENTRY_SIZE) | (timestamps == 0)) & (offsets >= torn_from)
-    for at in np.flatnonzero(suspects).tolist():
-        header = bytes(region.view(int(offsets[at]), int(offsets[at]) + ENTRY_SIZE))
-        cut = int(first_part[at])
-        if not any(header[:cut]) or (cut < ENTRY_SIZE and not any(header[cut:])):
-            return int(at)
-    return -1
+    if not with_index or file.watermark_file is None:
+        found.run(region, scanner, progress)
+        return found.report(scanner)
+    with file.watermark_file.index_file() as index_file:
+        comparison = found.comparison = Comparison(file, index_file, found.bound)
+        try:
+            found.run(region, scanner, progress)
+            comparison.finish()
+        finally:
+            comparison.close()
+    found.take_differences(comparison)
+    return dataclasses.replace(found.report(scanner), index=comparison.state, compared=comparison.events)
 
 
 class _Walk:
@@ -102,6 +95,7 @@ class _Walk:
         self.problem_count = 0
         self.prefix: tuple[int, int, int] | None = None  # events, end, last timestamp; set at the first bad entry
         self.first_timestamp: int | None = None
+        self.comparison: Comparison | None = None
 
     def add(self, reason: ProblemReason, ordinal: int, offset: int, message: str) -> None:
         self.problem_count += 1
@@ -127,6 +121,8 @@ class _Walk:
                 reason = scanner.run(
                     self.bound, events_per_pass(scanner, _PASS), verify_checksums=self.verify_checksums
                 )
+            if self.comparison is not None:
+                self.comparison.advance(scanner.offset)
             if scanner.offset - dropped > RESIDENT:
                 region.drop_pages(dropped, scanner.offset)
                 dropped = scanner.offset
@@ -137,22 +133,20 @@ class _Walk:
         self.settle_zeros(region, scanner, complete=reason is None or reason == "checksum")
 
     def run_where_torn(self, region: core.Region, scanner: core.Scanner) -> tuple[Reason | None, bool]:
-        """One pass that also looks for an entry of which a sector never reached the disk.
+        """One pass that also looks for an entry of which a sector may never have reached the disk.
 
-        The walk ends at such a one.
+        The walk ends there. Nothing else can tell, because the checksum covers the payload alone. An intact entry is
+        seldom ambiguous, and sync makes the watermark durable past such an entry before it returns.
         """
-        last = scanner.last_timestamp
-        offsets, timestamps = np.empty(_PASS, np.int64), np.empty(_PASS, np.int64)
-        reason = scanner.run(
-            self.bound, _PASS, verify_checksums=self.verify_checksums, offsets=offsets, timestamps=timestamps
-        )
-        count = scanner.recorded
-        at = _torn(region, offsets[:count], timestamps[:count], self.torn_from)
-        if at < 0:
+        before = core.Scanner(region, scanner.offset, scanner.ordinal, scanner.last_timestamp)
+        reason = scanner.run(self.bound, _PASS, verify_checksums=self.verify_checksums)
+        offset = core.first_ambiguous(region, before.offset, scanner.offset, self.torn_from)
+        if offset < 0:
             return reason, False
-        ordinal, offset = scanner.ordinal - count + at, int(offsets[at])
+        before.run(offset)
+        ordinal = before.ordinal
         if self.prefix is None:
-            self.prefix = (ordinal, offset, int(timestamps[at - 1]) if at else last)
+            self.prefix = (ordinal, offset, before.last_timestamp)
         self.add("zero", ordinal, offset, f"{errors.corrupt(self.path, ordinal, offset, 'zero')} (after a power loss)")
         if 0 <= scanner.zero_ordinal < ordinal:
             self.settle_zeros(region, scanner, complete=False)
@@ -186,6 +180,18 @@ class _Walk:
         elif self.prefix is None and self.usable and not adds_up:
             message = f"EventCount is {self.event_count} but there are {scanner.ordinal} events, all good"
             self.add("count", -1, -1, message)
+
+    def take_differences(self, comparison: Comparison) -> None:
+        """Add what only the index shows. A block in which the walk has met damage has another header for that."""
+        blocks = {problem.ordinal // INDEX_EVENTS for problem in self.problems if problem.ordinal >= 0}
+        if comparison.start_timestamp is not None:
+            known = f"and was {comparison.start_timestamp} when the index was made"
+            self.add("timestamp", -1, -1, f"{self.path}: StartTimestamp is {self.start_timestamp}, {known}")
+        for found in comparison.differences:
+            if found.ordinal // INDEX_EVENTS not in blocks:
+                self.add("timestamp", found.ordinal, found.offset, errors.differs(self.path, found))
+        self.problem_count += comparison.difference_count - len(comparison.differences)
+        self.problems.sort(key=lambda problem: problem.offset)
 
     def invalid(self) -> Report:
         self.problems.clear()

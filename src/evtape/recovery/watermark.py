@@ -9,17 +9,19 @@ moment.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import struct
-from dataclasses import dataclass
 from functools import cache
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 
 from .. import errors
 from ..core.backend import core
 from ..core.format import ENTRY_SIZE, FIRST_OFFSET, INT64_MAX, TIME_MIN
 from ..system import sidecar
+from ..system.live import LiveFile
 from ..system.sidecar import NO_GENERATION, SidecarFile
+from .index_file import IndexFile
 
 FROM_SIZE: Final = 16 << 20  # bytes of a stream from which on it keeps its sidecar when it is closed
 
@@ -32,14 +34,13 @@ _PAGE = 4096  # bytes that are written to the disk together, at most
 _ANCHOR_SIZE = 4096  # bytes below the watermark that the anchor is the CRC-32 of
 
 
-@dataclass(frozen=True)
-class Watermark:
+class Watermark(NamedTuple):
     """Everything below ``offset`` was durable when this was written, and good when it was last walked."""
 
     boot_id: bytes  #: the boot of the machine during which the writer ran
     start_timestamp: int
     offset: int
-    count: int  #: events below ``offset``
+    events: int  #: how many lie below ``offset``
     last_timestamp: int  #: of the last of them
     anchor: int  #: CRC-32 of the bytes before ``offset``, so that another stream's sidecar is not taken for this one's
 
@@ -67,6 +68,7 @@ class WatermarkFile:
         self._path = path
         self._stream = stream
         self._file = SidecarFile(path, SUFFIX, MAGIC, stream)
+        self._generation: bytes | None = None  # of the stream, while this object alone can change it
 
     def __enter__(self) -> Self:
         return self
@@ -77,6 +79,14 @@ class WatermarkFile:
     def close(self) -> None:
         """Close the descriptors. The sidecar stays."""
         self._file.close()
+
+    def live_file(self, start_timestamp: int) -> LiveFile:
+        """The file for the followers of the stream. It has to be closed before this object."""
+        return LiveFile(self._path, self._stream, start_timestamp, self._file)
+
+    def index_file(self) -> IndexFile:
+        """The index file of the stream. It has to be closed before this object."""
+        return IndexFile(self._path, self._stream, self._file)
 
     @property
     def held(self) -> bool:
@@ -107,38 +117,44 @@ class WatermarkFile:
         Nothing is durable, so a power loss may tear all that comes. The flush of the stream and of its directory
         makes the record durable.
         """
-        sidecar.renew_generation(self._stream)
+        self._generation = sidecar.renew_generation(self._stream)
         mark = Watermark(boot_id(), start_timestamp, FIRST_OFFSET, 0, TIME_MIN, core.crc32(b""))
         self._store(mark, named=False)
 
     def store(self, mark: Watermark) -> None:
         """Replace the record and make it durable. A power loss leaves the old record or the new one.
 
-        The record has to be the newest one when a sync is acknowledged, because what lies past it is held to more than
-        a checksum. Where it cannot be written, no record matches the stream any more. Raises OSError where the older
-        one would still match.
+        If it cannot be stored, no record matches the stream any more. Raises OSError if the older one still does.
         """
         self._store(mark, named=True)
 
+    def update(self, mark: Watermark) -> None:
+        """Replace the record, and let the system write it to the disk when it likes.
+
+        A power loss leaves this record, or one since the last durable one. Each states what was durable before it was
+        stored, so an older one is true too, and one that cannot be stored can be left out.
+        """
+        with contextlib.suppress(OSError):
+            self._file.overwrite(self._packed(mark))
+
     def _store(self, mark: Watermark, *, named: bool) -> None:
-        generation = sidecar.generation_of(self._stream)
-        fields = (
-            mark.boot_id,
-            mark.start_timestamp,
-            mark.offset,
-            mark.count,
-            mark.last_timestamp,
-            mark.anchor,
-            generation,
-        )
-        record = _RECORD.pack(MAGIC, VERSION, 0, *fields)
-        record = _RECORD.pack(MAGIC, VERSION, core.crc32(record), *fields)
         try:
-            stored = self._file.write(record, named=named)
+            stored = self._file.write(self._packed(mark), named=named)
         except OSError:
             stored = False
         if not stored and self.load() is not None:
             self.retire()
+
+    def _packed(self, mark: Watermark) -> bytes:
+        if self._generation is None:
+            self._generation = sidecar.generation_of(self._stream)
+        record = _RECORD.pack(MAGIC, VERSION, 0, *mark, self._generation)
+        return _RECORD.pack(MAGIC, VERSION, core.crc32(record), *mark, self._generation)
+
+    def move(self, path: str) -> None:
+        """The stream is about to get the name ``path``, and its sidecar gets the name that belongs to it now."""
+        self._file.move(path, SUFFIX)
+        self._path = path
 
     def retire(self) -> None:
         """From here on no record matches the stream: neither this sidecar nor one next to another of its names."""
@@ -152,6 +168,7 @@ class WatermarkFile:
         self._store(mark, named=True)
 
     def _renew_generation(self) -> None:
+        self._generation = None
         try:
             sidecar.renew_generation(self._stream)
             os.fsync(self._stream)
@@ -183,7 +200,7 @@ def torn_from(mark: Watermark | None, region: core.Region) -> int:
 def _is_of_stream(mark: Watermark, region: core.Region) -> bool:
     write_offset, _, start_timestamp = region.load_header()
     lost = write_offset == 0 and start_timestamp in (0, mark.start_timestamp)
-    if lost and mark.count == 0 and not is_of_this_boot(mark):
+    if lost and mark.events == 0 and not is_of_this_boot(mark):
         return True  # a power loss took the header's sector, and with it nothing that was durable
     fits = FIRST_OFFSET <= mark.offset <= min(write_offset, region.size)
     return fits and mark.start_timestamp == start_timestamp
@@ -194,15 +211,15 @@ def is_of_this_boot(mark: Watermark) -> bool:
     return any(mark.boot_id) and mark.boot_id == boot_id()
 
 
-def at(region: core.Region, offset: int, count: int, last_timestamp: int) -> Watermark:
+def at(region: core.Region, start_timestamp: int, offset: int, count: int, last_timestamp: int) -> Watermark:
     """The watermark at ``offset``, below which there are ``count`` events."""
-    start_timestamp = region.load_header()[2]
-    return Watermark(boot_id(), start_timestamp, offset, count, last_timestamp, _anchor(region, offset))
+    return Watermark(boot_id(), start_timestamp, offset, count, last_timestamp, anchor(region, offset))
 
 
 def _is_anchored(mark: Watermark, region: core.Region) -> bool:
-    return mark.anchor == _anchor(region, mark.offset)
+    return mark.anchor == anchor(region, mark.offset)
 
 
-def _anchor(region: core.Region, offset: int) -> int:
+def anchor(region: core.Region, offset: int) -> int:
+    """CRC-32 of the 4 KiB before ``offset``, by which a place in a stream is recognised."""
     return core.crc32(region.view(max(FIRST_OFFSET, offset - _ANCHOR_SIZE), offset))

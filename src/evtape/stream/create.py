@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import errno
 import os
 import time
-from dataclasses import dataclass
 
 from .. import errors, guard
 from ..core.backend import core
@@ -15,37 +13,18 @@ from ..core.format import FIRST_OFFSET, HEADER, HEADER_SIZE
 from ..core.paging import HUGE_PAGE
 from ..recovery.examined import Examined
 from ..recovery.repair import repair_for_append
-from ..recovery.report import Report
 from ..recovery.watermark import WatermarkFile
 from ..system import files
-from ..system.files import WRITE, open_descriptor
+from ..system.files import DISK_FULL, WRITE, open_descriptor
 from ..system.lock import WriterLock
 from ..system.sidecar import resolved, resolved_new
-
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-
-@dataclass(frozen=True)
-class OpenedStream:
-    """A stream that is locked and mapped, ready for a writer."""
-
-    lock: WriterLock
-    fd: int
-    region: core.Region
-    watermark_file: WatermarkFile
-    recovered: Report | None = None  #: what opening found and repaired; None for a stream that was just made
-
-    def close(self) -> None:
-        """For when there will be no writer."""
-        self.region.close()
-        self.watermark_file.close()
-        os.close(self.fd)
-        self.lock.release()
+from .opened import OpenedStream
 
 
-def open_for_writing(path: str, mode: str, *, durable: bool, capacity: int) -> OpenedStream:
+def open_for_writing(path: str, mode: str, *, durable: bool, capacity: int, huge_pages: bool) -> OpenedStream:
     """Open for "a", "x" or "w" (see ``evtape.open``), with ``capacity`` bytes preallocated."""
     opened = _open_or_create(path, mode, durable)
+    opened.region.huge_pages = huge_pages
     try:
         if capacity > opened.region.size:
             # A huge page in which the file ends is made of small ones, so whole ones are asked for.
@@ -114,7 +93,7 @@ def create(path: str, *, durable: bool, replace: bool) -> OpenedStream:
             if os.name == "nt":  # which cannot rename an open file; the lock is taken a moment later there
                 files.write_all(fd, header)
             else:
-                opened = _start(path, new.temporary, fd, header, durable)
+                opened = start_stream(resolved_new(path), new.temporary, fd, header, durable, path)
     except BaseException as error:
         if opened is not None:
             opened.watermark_file.discard()
@@ -126,20 +105,26 @@ def create(path: str, *, durable: bool, replace: bool) -> OpenedStream:
         opened = dataclasses.replace(open_existing(path), recovered=None)
         if durable:
             opened.watermark_file.store_first(started)
+    opened.watermark_file.index_file().discard()  # of a stream that had this name
     return opened
 
 
-def _start(path: str, temporary: str, new: int, header: bytes, durable: bool) -> OpenedStream:
-    """Lock and map an empty file and store its header."""
+def start_stream(
+    resolved_path: str, temporary: str, new: int, header: bytes, durable: bool, shown: str
+) -> OpenedStream:
+    """Lock and map an empty file and store its header.
+
+    ``resolved_path`` is where its sidecar goes, ``temporary`` its name now, ``shown`` the path for messages.
+    """
     with contextlib.ExitStack() as undo:
         fd = files.duplicate(new)
         undo.callback(os.close, fd)
         lock = undo.enter_context(WriterLock(temporary))
-        watermark_file = undo.enter_context(WatermarkFile(resolved_new(path), fd))
+        watermark_file = undo.enter_context(WatermarkFile(resolved_path, fd))
         if durable:
             undo.callback(watermark_file.discard)
             watermark_file.store_first(HEADER.unpack(header)[2])
-        region = core.Region(fd, 0, path, writable=True, split_at_pages=files.copies_on_write(fd))
+        region = core.Region(fd, 0, shown, writable=True, split_at_pages=files.copies_on_write(fd))
         undo.callback(region.close)
         if durable:
             # A flush writes whole pages, so the header gets a small page of its own: the one that write() makes.

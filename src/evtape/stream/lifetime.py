@@ -6,28 +6,50 @@ import atexit
 import os
 import threading
 import time
+from collections.abc import Callable
+from typing import TypeVar
 
 from ..errors import ClosedError
+from ..schema import Schema
 from .create import open_for_writing
 from .writer import Options, Writer, warn_unclosed, writers
 
 _LAST_ROUND = 10.0  # seconds to wait for a thread that is opening a writer
 
 
+W = TypeVar("W", bound=Writer)
+
+
 def open_writer(path: str, mode: str, options: Options) -> Writer:
     """Open for "a", "x" or "w"; see ``evtape.open``."""
+
+    def make() -> Writer:
+        opened = open_for_writing(
+            path,
+            mode,
+            durable=options.durability != "none",
+            capacity=options.capacity,
+            huge_pages=options.durability != "full",
+        )
+        try:
+            return Writer(path, options, opened)
+        except BaseException:
+            opened.close()
+            raise
+
+    return start_writer(path, make, options.schema)
+
+
+def start_writer(path: str, make: Callable[[], W], declared: Schema | None = None) -> W:
+    """The writer that ``make`` returns, ready for the first append."""
     thread = threading.get_ident()
     _opening.add(thread)
     try:
         _require_time_left(path)
-        opened = open_for_writing(path, mode, durable=options.durability != "none", capacity=options.capacity)
+        writer = make()
         try:
-            writer = Writer(path, options, opened)
-        except BaseException:
-            opened.close()
-            raise
-        try:
-            writer._renew_watermark()
+            writer._take_over()
+            writer._declare(declared)
             if writer._ticker is not None:
                 writer._ticker.begin()
             _require_time_left(path)  # the end may have come during the opening
@@ -53,7 +75,7 @@ def _living() -> list[Writer]:
 def _before_fork() -> None:
     # A process with a second thread should not fork; the preallocator starts again when space is needed.
     for writer in _living():
-        writer._stop_preallocator()
+        writer._before_fork()
 
 
 def _after_fork_in_child() -> None:

@@ -9,18 +9,17 @@ from .. import errors
 
 
 class Section:
-    """The section that must not interrupt itself: reserve, sync, close.
+    """The section that must not interrupt itself: reserve and close.
 
     Other threads wait; the same thread gets an error. A finalizer or a trace function can run in the middle of any of
-    them and call the next. The lock is re-entrant because ``append`` with durability "full" holds it around two of
-    them.
+    them and call the next, so the lock is re-entrant and carries a mark.
     """
 
     __slots__ = ("_inside", "_lock", "_path")
 
-    def __init__(self, path: str, lock: threading.RLock) -> None:
+    def __init__(self, path: str) -> None:
         self._path = path
-        self._lock = lock
+        self._lock = threading.RLock()
         self._inside = False
 
     def __enter__(self) -> None:

@@ -19,7 +19,7 @@ class Syncs(Protocol):
     def path(self) -> str: ...
     @property
     def closed(self) -> bool: ...
-    def sync(self) -> None: ...
+    def _sync_now(self) -> None: ...
 
 
 class Ticker(threading.Thread):
@@ -45,7 +45,7 @@ class Ticker(threading.Thread):
             if writer is None or writer.closed:
                 return
             try:
-                writer.sync()
+                writer._sync_now()
             except (OSError, Error):
                 return  # the writer is poisoned and says so at its next append
             del writer

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-import os
-import threading
+import sys
 import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -12,16 +11,21 @@ from typing import Any, Literal
 
 import numpy as np
 
-from .. import errors
+from .. import arrow_input, errors
+from .. import schema as schemas
 from ..core.backend import core
-from ..core.format import FIRST_OFFSET, HEADER_SIZE, TIME_MIN
+from ..core.format import INT64_MAX, TIME_MIN
 from ..core.paging import HUGE_PAGE
 from ..core.times import nanosecond_array
 from ..errors import Error
-from ..recovery import watermark
 from ..recovery.report import Report
+from ..schema import Schema
+from ..system.files import DISK_FULL, is_full, size_of
 from ..system.signals import SignalsDeferred
-from .create import DISK_FULL, OpenedStream
+from .commit import GroupCommit
+from .flusher import Flusher, Position
+from .indexing import Indexing
+from .opened import OpenedStream
 from .reader import FileSource
 from .section import Section
 from .source import StreamSource
@@ -35,6 +39,15 @@ Durability = Literal["none", "close", "interval", "full"]
 _STEP_MIN = 1 << 16
 _STEP_MAX = 8 << 20
 
+# A writer that flushes often prepares space itself, in steps of this size at most. The first flush after an extension
+# writes the zeros of the new space too if flushes are small, because a flush into space that was written before is a
+# third faster: the file system has nothing to note about it. For larger flushes the zeros would cost more than that.
+_FLUSHED_STEP_MAX = 256 << 10
+_WRITTEN_UNIT_MAX = 16 << 10
+
+# A flush of so many bytes takes a millisecond, and half of it is saved if they lie in huge pages.
+_LARGE = HUGE_PAGE // 4
+
 
 @dataclass(frozen=True)
 class Options:
@@ -44,13 +57,22 @@ class Options:
     durability: Durability = "close"
     interval: float = 1.0  #: seconds between flushes with durability "interval"
     verify_checksums: bool = True  #: whether a checksum is compared when a payload is handed out
+    schema: Schema | None = None  #: what the payloads mean; None is what was declared before, if anything
+    index: bool | None = None  #: whether the stream gets an index file; None: if it becomes large
 
 
 writers: weakref.WeakSet[Writer] = weakref.WeakSet()  #: those of this process that are open
 
 
 class WriterSource(StreamSource):
-    """The events of a stream that this process writes. The region is the writer's."""
+    """The events of a stream that this process writes. The region and the descriptor are the writer's."""
+
+    def __init__(
+        self, path: str, region: core.Region, verify_checksums: bool, fd: int, sync: Callable[[], None]
+    ) -> None:
+        super().__init__(path, region, verify_checksums)
+        self.fd = fd
+        self._sync = weakref.WeakMethod(sync)  # a slice must not keep a writer alive
 
     @property
     def closed(self) -> bool:
@@ -61,6 +83,21 @@ class WriterSource(StreamSource):
         if self.region.faults:
             raise errors.faulted(self.path)
         return write_offset, event_count
+
+    def close(self) -> None:
+        self.index.close()
+
+    @property
+    def replaced(self) -> bool:
+        return False  # the lock of this writer keeps others from it
+
+    def flush_to_disk(self) -> None:
+        sync = self._sync()
+        if sync is not None:
+            sync()
+
+    def closed_cleanly(self) -> bool:
+        return False
 
     def reopen(self) -> tuple[Any, tuple[str, bool]]:
         return FileSource, (self.path, self.verify_checksums)
@@ -77,56 +114,86 @@ class Writer(Tape):
     """
 
     _fd = -1  # the descriptor is the caller's until all is well
+    _cap = INT64_MAX  # bytes that the file grows to, unless a single event needs more
+    _written = 0  # bytes that this writer has appended to files before this one
 
-    def __init__(self, path: str, options: Options, opened: OpenedStream) -> None:
+    def __init__(self, path: str, options: Options, opened: OpenedStream, first: int = 0) -> None:
+        """``first`` is the ordinal of the first event."""
         self._region = opened.region
-        self._source = WriterSource(path, opened.region, options.verify_checksums)
+        self._source = self._open_source(path, options, opened)
         self._recovered = opened.recovered
         self._lock = opened.lock
         self._watermark_file = opened.watermark_file
         self._durability = options.durability
-        self._slow = threading.RLock()
-        self._section = Section(path, self._slow)
+        self._section = Section(path)
         self._failure: Callable[[], Exception] | None = None
+        self._schema: Schema | None = None
         last = None if self._recovered is None else self._recovered.last_timestamp
-        self._appender = core.Appender(self._region, TIME_MIN if last is None else last, self._reserve)
-        self._appender.limit = self._region.size
-        # What another process appended may not be durable yet, so the first flush begins at the beginning.
-        self._synced = FIRST_OFFSET
-        self._marked = FIRST_OFFSET  # up to where the sidecar says so
+        self._appender = core.Appender(self._region, TIME_MIN if last is None else last, self._reserve, first)
+        self._set_limit()
+        self._syncs_often = False  # whether the last sync() had little to flush
+        self._flusher = Flusher(self._region, self._appender.position, self._watermark_file, first)
+        self._commit = GroupCommit(path, self._flush_for_all)
+        self._index = Indexing(self._region, opened.watermark_file.index_file(), options.index)
+        self._live = opened.watermark_file.live_file(self._region.load_header()[2])
+        self._appender.share(self._live.offer())
         self._ticker = Ticker(self, options.interval) if options.durability == "interval" else None
         self._bind()
         writers.add(self)
         self._fd = opened.fd
 
+    def _open_source(self, path: str, options: Options, opened: OpenedStream) -> StreamSource:
+        """What the events are read from."""
+        return WriterSource(path, opened.region, options.verify_checksums, opened.fd, self.sync)
+
     def _bind(self) -> None:
-        """Put the core's method where ``append`` is looked up first.
+        """Put the core's method where ``append`` is looked up first; with a schema, one that encodes before it.
 
         Not done where every append must also be flushed.
         """
         if self._durability != "full":
-            self.__dict__["append"] = self._appender.append
+            append = self._appender.append
+            self.__dict__["append"] = append if self._schema is None else _encoding(append, self._schema)
+
+    def _declare(self, declared: Schema | None) -> None:
+        """Take the schema that is declared, or the one that the stream has, and store it if it is new."""
+        source = self._source
+        schema = source.schema()
+        if declared is not None:
+            if schema is not None and schema.require_usable() != declared:
+                raise errors.schemas_differ(self.path, schema, declared)
+            if schema is None:
+                schemas.store(declared, source.name, self._fd, self.start_timestamp)
+            schema = declared
+        elif schema is None and self._recovered is None:
+            schemas.discard(source.name, self._fd)  # of the stream that had this name
+        source.declare(schema)
+        if schema is not None:
+            self._schema = schema
+            self._bind()
 
     # ---------------------------------------------------------------------------------------- append
 
     def append(self, data: Any, timestamp: Any = None) -> int:
         """Append one event and return its ordinal.
 
-        ``data`` is any contiguous buffer of at most 2**32-1 bytes; ``timestamp`` int ns, datetime or datetime64, by
+        ``data`` is any contiguous buffer of at most 2**32-1 bytes, or with a schema a value of it: a tuple, a dict or a
+        row of such an array; text; or what JSON can hold. ``timestamp`` int ns, datetime or datetime64, by
         default now and never lower than the last one. When this returns, every process can read the event, and it
         survives ``kill -9``; with ``durability="full"`` it survives power loss too. O(len(data)).
 
         Raises TypeError (no buffer), ValueError (not contiguous, too large, or timestamp 0 with an empty payload),
         OverflowError (timestamp outside int64), OSError (no space: the stream is as before, and appending works again
-        once there is some), ClosedError, ReadOnlyError.
+        once there is some), SchemaError (a value that does not fit), ClosedError, ReadOnlyError.
         """
-        with self._slow:  # so that a close() in another thread cannot come between the two
-            ordinal = self._appender.append(data, timestamp)
-            self.sync()
+        if self._schema is not None:
+            data = self._schema.encode(data)
+        ordinal = self._appender.append(data, timestamp)
+        self._make_durable(ordinal + 1)
         return ordinal
 
     def append_many(self, payloads: Iterable[Any], timestamps: Any = None) -> range:
-        """Append a batch of buffers, published whole or not at all; returns their ordinals.
+        """Append a batch of buffers, or with a schema of values, published whole or not at all; returns their ordinals.
 
         ``timestamps`` has one time per payload; without it the batch has one reading of the clock. Errors as
         ``append``, naming the position of the element. O(bytes).
@@ -137,6 +204,9 @@ class Writer(Tape):
                 items = tuple(payloads)
             except TypeError:
                 raise errors.not_a_sequence(self.path, "payloads", payloads) from None
+        if self._schema is not None:
+            encode = self._schema.encode
+            items = [encode(item, f" {i}") for i, item in enumerate(items)]
         return self._batch(self._appender.append_many, items, self._stamps(timestamps, len(items)))
 
     def append_array(self, array: Any, timestamps: Any = None) -> range:
@@ -155,7 +225,29 @@ class Writer(Tape):
         if values.dtype.hasobject:
             raise ValueError(f"{self.path}: an array of Python objects ({values.dtype}) has no bytes to store")
         stamps = self._stamps(timestamps, len(values))
-        return self._batch(self._appender.append_rows, _rows_of_bytes(values), stamps)
+        rows = _rows_of_bytes(values)
+        if self._schema is not None:
+            self._schema.require_rows(values, rows.shape[1])
+        return self._batch(self._appender.append_rows, rows, stamps)
+
+    def append_arrow(self, data: Any, *, time: str | None = "time") -> range:
+        """Append each row of an Arrow stream as one event; returns their ordinals. Needs pyarrow.
+
+        ``data`` is anything with ``__arrow_c_stream__``: a table of pyarrow, polars, pandas or DuckDB, or a tape. With
+        a structured schema its columns are the fields, by name; otherwise it has one column of bytes or text. ``time``
+        names the column of the timestamps (with a zone, or an int of ns); without one the events of a batch get one
+        reading of the clock. A column ``ordinal`` is left out. Each record batch is published whole or not at all.
+
+        Raises SchemaError for columns or values that do not fit; the batches before stay. O(bytes), copied.
+        """
+        first = self._appender.position()[1]
+        appended = 0
+        for batch in arrow_input.batches(data, time, self._schema, self.path):
+            append = self.append_array if batch.is_array else self.append_many
+            ordinals = append(batch.payloads, batch.timestamps)
+            first = first if appended else ordinals.start
+            appended += len(ordinals)
+        return range(first, first + appended)
 
     def _stamps(self, timestamps: Any, events: int) -> Any:
         if timestamps is None:
@@ -166,16 +258,14 @@ class Writer(Tape):
         return stamps
 
     def _batch(self, write: Callable[[Any, Any], range], items: Any, stamps: Any) -> range:
-        if self._durability != "full":
-            return write(items, stamps)
-        with self._slow:
-            ordinals = write(items, stamps)
-            self.sync()
+        ordinals = write(items, stamps)
+        if self._durability == "full":
+            self._make_durable(ordinals.stop)
         return ordinals
 
     # --------------------------------------------------------------------------------------- reserve
 
-    def _reserve(self, end: int) -> None:
+    def _reserve(self, end: int, first: int) -> None:
         """The slow path of every append: preallocate up to byte ``end``, or raise what prevents writing."""
         with SignalsDeferred(), self._section:
             if self._failure is not None:
@@ -184,33 +274,55 @@ class Writer(Tape):
                 raise self._fault()
             if end > self._appender.limit:
                 self._grow(end)
+                self._index.grown()
+
+    def _set_limit(self, needed: int = 0) -> None:
+        """Let the appender use the space that there is, below the cap or what a single event needs."""
+        self._appender.limit = min(self._region.size, max(self._cap, needed))
 
     def _grow(self, end: int) -> None:
         """Extend the file to ``end`` and a step beyond, in the background from here on where the core can."""
         self._require_whole()
         region = self._region
-        region.huge_pages = self._wants_huge_pages(end)
+        unit = self._bytes_per_flush(end)
+        region.huge_pages = unit >= _LARGE and (self._durability in ("none", "full") or end > HUGE_PAGE)
         if end > region.reserved:
             self._stop_preallocator()
-        elif (region.huge_pages or end > HUGE_PAGE) and region.start_preallocator(self._durability != "none"):
+        elif unit == INT64_MAX and region.start_preallocator(self._durability != "none", self._written):
             region.grow(end)
             return  # the core moves the limit itself, so that it can ask for more before it runs out
-        step = min(max(region.size, _STEP_MIN), _STEP_MAX)
+        if unit == INT64_MAX:
+            self._extend(end, min(max(region.size, _STEP_MIN), _STEP_MAX))
+        elif end <= region.size:
+            self._set_limit(end)  # what the preallocator has left
+        elif region.huge_pages:
+            self._extend(end, -end % HUGE_PAGE)
+        else:
+            self._extend(end, min(max(region.size, _STEP_MIN), _FLUSHED_STEP_MAX))
+            if unit < _WRITTEN_UNIT_MAX:
+                self._flusher.space = region.size
+
+    def _bytes_per_flush(self, end: int) -> int:
+        """How much a flush is about to write; INT64_MAX if no flush is near. It decides how space is prepared.
+
+        A flush writes a page as a whole for a single event in it. Huge pages are made in a tenth of the time, but only
+        large flushes can afford them.
+        """
+        pending = end - self._flusher.durable.offset
+        if self._durability == "full":
+            return pending
+        return pending if self._syncs_often and pending < _LARGE else INT64_MAX
+
+    def _extend(self, end: int, step: int) -> None:
+        """Extend the file to ``end`` and ``step`` bytes beyond, or on a full disk to ``end``."""
+        region = self._region
         try:
-            region.grow(_round_up(end + step, _STEP_MIN))
+            region.grow(min(_round_up(end + step, _STEP_MIN), max(self._cap, end)))
         except OSError as error:
             if error.errno not in DISK_FULL:
                 raise
-            region.grow(end)  # only what this event needs
-        self._appender.limit = region.size
-
-    def _wants_huge_pages(self, end: int) -> bool:
-        """Huge pages are made in a tenth of the time, but a flush writes a whole one for a single event.
-
-        So a stream that is flushed at each append never gets them, and one that is flushed now and then only once it
-        is larger than one of them.
-        """
-        return self._durability == "none" or (self._durability != "full" and end > HUGE_PAGE)
+            region.grow(end)
+        self._set_limit(end)
 
     def _stop_preallocator(self) -> None:
         self._appender.pause()
@@ -227,7 +339,7 @@ class Writer(Tape):
         To go on would put zeros in the place of events.
         """
         published = self._appender.position()[0]
-        size = os.fstat(self._fd).st_size
+        size = size_of(self._fd)
         if size < published:
             failure = errors.truncated(self.path, size, published)
             self._fail(lambda: failure)
@@ -236,8 +348,8 @@ class Writer(Tape):
     def _fault(self) -> Exception:
         """Fail for good, because a page of the mapping is gone, and say why it is."""
         # Where the file is still there, the disk could not take the page: it is bad, or copies on write and is full.
-        shorter = os.fstat(self._fd).st_size < self._appender.limit
-        failure: Exception = errors.faulted(self.path) if shorter else errors.not_stored(self.path)
+        shorter = size_of(self._fd) < self._appender.limit
+        failure = errors.faulted(self.path) if shorter else errors.not_stored(self.path, is_full(self._fd))
         self._fail(lambda: failure)
         return failure
 
@@ -249,27 +361,53 @@ class Writer(Tape):
     def sync(self) -> None:
         """Make every event appended so far durable: when this returns they survive power loss.
 
-        The pages of the events are flushed first, then the header that points past them. A flush that fails raises
-        OSError and poisons the writer, because the kernel reports such an error once and would call the next flush a
-        success.
+        Threads that call at the same time share one flush. A flush that fails raises OSError in each of them and
+        poisons the writer, because the kernel reports such an error once and would call the next flush a success.
         """
-        with SignalsDeferred(), self._section:
-            if self._failure is not None:
-                raise self._failure()
-            position = self._flush()
-            if self._marked != self._synced:
-                self._mark(position)
+        flusher = self._flusher
+        before = flusher.durable.offset
+        self._sync_now()
+        often = 0 < flusher.durable.offset - before < _LARGE
+        if often and not self._syncs_often and self._durability != "full":
+            self._stop_preallocator()  # its pages are larger than what is flushed
+        self._syncs_often = often
 
-    def _flush(self) -> tuple[int, int, int]:
-        """Flush what was appended since the last time; returns the position up to which all is durable now."""
+    def _sync_now(self) -> None:
+        """What ``sync`` does, for the thread of durability "interval": how often it comes says nothing."""
+        if self._failure is not None:
+            raise self._failure()
+        events = self._appender.position()[1]
+        if self.durable.ordinal < events:
+            self._commit.wait(events)
+        else:
+            self._require_whole()
+
+    async def sync_async(self) -> None:
+        """``sync()`` in a thread, while the event loop runs on. Cancelling it ends the wait, not the flush."""
+        import asyncio  # here, because a program without an event loop should not wait for it
+
+        await asyncio.to_thread(self.sync)
+
+    def _make_durable(self, events: int) -> None:
+        """With durability "full": return when the first ``events`` events are durable."""
+        if self.durable.ordinal < events:
+            self._commit.wait(events)
+
+    def _flush_for_all(self, events: int) -> int:
+        """Flush what was appended since the last flush, unless the first ``events`` events are durable already.
+
+        Returns how many events are durable. One thread at a time calls it.
+        """
+        return self._flush(self._flusher, events)
+
+    def _flush(self, flusher: Flusher, events: int) -> int:
+        if flusher.durable.ordinal >= events:
+            return flusher.durable.ordinal
+        if self._failure is not None:
+            raise self._failure()
         try:
             self._require_whole()
-            position = self._appender.position()
-            end = position[0]
-            if end == self._synced:
-                return position
-            self._region.flush(self._synced, end)
-            self._region.flush(0, HEADER_SIZE)
+            flushed = flusher.flush()
         except OSError as error:
             message = (
                 f"{self.path}: an earlier flush failed ({error.strerror}), so durability is unknown; "
@@ -277,19 +415,14 @@ class Writer(Tape):
             )
             self._fail(lambda: Error(message))
             raise
-        if (
-            self._region.faults
-        ):  # pages that the guard replaced are no longer the file's, so nothing of them was flushed
+        # Pages that the guard replaced are no longer the file's, so nothing of them was flushed.
+        if flusher.faults:
             raise self._fault()
-        self._synced = end
-        return position
+        if flushed:
+            flusher.acknowledge()
+        return flusher.durable.ordinal
 
-    def _mark(self, position: tuple[int, int, int]) -> None:
-        """Note in the sidecar what is durable now, so that opening after a crash need not walk it."""
-        self._watermark_file.store(watermark.at(self._region, *position))
-        self._marked = position[0]
-
-    def _renew_watermark(self) -> None:
+    def _take_over(self) -> None:
         """When a stream was found: make what it holds durable and note it, before anything is appended.
 
         What a power loss tears after a watermark can be recognised. And a sidecar of an earlier boot
@@ -297,10 +430,11 @@ class Writer(Tape):
         """
         if self._recovered is None:
             return
+        self._index.take_over(self._appender.offset)
         if self._durability != "none" or self._watermark_file.is_bound:
-            position = self._flush()
-            self._watermark_file.renew(watermark.at(self._region, *position))
-            self._marked = position[0]
+            self._flush_for_all(sys.maxsize)
+            self._flusher.renew_record()
+            self._index.restamp()
 
     @property
     def closed(self) -> bool:
@@ -313,9 +447,10 @@ class Writer(Tape):
         return self._recovered
 
     @property
-    def synced(self) -> int:
-        """Byte position below which every event is known to be durable."""
-        return self._synced
+    def durable(self) -> Position:
+        return self._flusher.durable
+
+    durable.__doc__ = Tape.durable.__doc__
 
     # ----------------------------------------------------------------------------------------- close
 
@@ -323,14 +458,14 @@ class Writer(Tape):
         """Make the stream durable (unless ``durability="none"``), cut the file to its events and release the lock."""
         if self.closed:
             return
-        with SignalsDeferred(), self._section:
+        with SignalsDeferred(), self._section, self._commit.exclusive():
             if not self.closed:  # else another thread has closed it
                 self._finish()
         if self._ticker is not None:
             self._ticker.wait()
 
     def _finish(self) -> None:
-        cut = False
+        finished = False
         failed = self._failure is not None
         if not failed:
             self._appender.halt()  # first: where this thread is inside an append, it refuses and all stays as it was
@@ -338,41 +473,33 @@ class Writer(Tape):
             if self._ticker is not None:
                 self._ticker.stop()
             self.__dict__.pop("append", None)  # after the halt: the method of the class would append once more
-            cut = not failed
+            self._stop_preallocator()
+            if not failed:
+                self._index.finish(self._appender.offset, self._durability != "none")
+            finished = not failed
             if not failed and self._durability == "none":
                 self._require_whole()
             elif not failed:
-                self._leave_watermark(self._flush())
+                self._flush_for_all(sys.maxsize)
+                self._flusher.leave_record()
         finally:
-            self._shut(cut and self._failure is None)
+            self._shut(finished and self._failure is None)
 
-    def _leave_watermark(self, position: tuple[int, int, int]) -> None:
-        """A large stream keeps its watermark when it is closed; a small one is walked in a moment without.
-
-        Its removal may be undone by a power loss, so the record has to be the last one even then.
-        """
-        if self._watermark_file.held or self._synced >= watermark.FROM_SIZE:
-            self._mark(position)
-        if self._synced < watermark.FROM_SIZE:
-            self._watermark_file.discard()
-
-    def _shut(self, cut: bool) -> None:
+    def _shut(self, finished: bool) -> None:
         fd, end = self._fd, self._appender.offset
         self._failure = lambda: errors.closed(self.path)
         writers.discard(self)
         try:
-            self._region.close()
-            if cut:
-                _cut(self.path, fd, end, durable=self._durability != "none")
+            self._appender.share(None)
+            self._source.close()
+            self._index.close()
+            opened = OpenedStream(self._lock, fd, self._region, self._watermark_file)
+            opened.finish(self.path, self._live, end if finished else None, durable=self._durability != "none")
         finally:
             self._fd = -1
-            try:
-                self._watermark_file.close()
-            finally:
-                try:
-                    os.close(fd)
-                finally:
-                    self._lock.release()
+
+    def _before_fork(self) -> None:
+        self._stop_preallocator()
 
     def _forked(self) -> None:
         """In the child after a fork: the parent goes on writing, this copy must not."""
@@ -381,10 +508,12 @@ class Writer(Tape):
         failure = errors.forked_writer(self.path)
         self._failure = lambda: failure
         self._appender.forked()
+        self._live.close()
+        self._index.close()
         self._region.forked()
         self._ticker = None
-        self._slow = threading.RLock()
-        self._section = Section(self.path, self._slow)
+        self._section = Section(self.path)
+        self._commit = GroupCommit(self.path, self._flush_for_all)
         self._lock.abandon()
 
     def __del__(self) -> None:
@@ -397,6 +526,19 @@ class Writer(Tape):
 
     def __reduce__(self) -> tuple[Any, ...]:
         raise TypeError(f"{self.path}: a writer cannot be pickled or copied; open the stream for reading there")
+
+
+def _encoding(append: Callable[[Any, Any], int], schema: Schema) -> Callable[..., int]:
+    """The ``append`` of a stream with a schema. Bytes of the right size go straight on."""
+    encode, size = schema.encode, -1 if schema.dtype is None else schema.dtype.itemsize
+
+    def append_value(data: Any, timestamp: Any = None) -> int:
+        if type(data) is not bytes or len(data) != size >= 0:
+            data = encode(data)
+        return append(data, timestamp)
+
+    append_value.__doc__ = Writer.append.__doc__
+    return append_value
 
 
 def _rows_of_bytes(values: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.uint8]]:
@@ -412,19 +554,6 @@ def _rows_of_bytes(values: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.
 
 def _round_up(value: int, step: int) -> int:
     return -(-value // step) * step
-
-
-def _cut(path: str, fd: int, end: int, durable: bool) -> None:
-    """Shorten the file to its events, which marks it as closed cleanly."""
-    try:
-        os.ftruncate(fd, end)
-        if durable:
-            os.fsync(fd)
-    except OSError as error:
-        # Windows refuses while a view is alive; the next open for append cuts. Not yet run.
-        if os.name == "nt" and isinstance(error, PermissionError):
-            return
-        raise errors.with_path(error, path, f"cutting the file to its {end} bytes") from None
 
 
 def warn_unclosed(writer: Writer) -> None:

@@ -33,6 +33,7 @@ _BTRFS_INFO = 0x8400941F
 
 
 _NAME_MAX = 255  # bytes of one name, on the file systems of today
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _STANDARD = 3  # descriptors 0, 1 and 2 are where other code reads and prints
 
 
@@ -54,6 +55,23 @@ def descriptor(path: str, flags: int) -> Iterator[int]:
         yield fd
     finally:
         os.close(fd)
+
+
+def size_of(fd: int) -> int:
+    """Bytes of the file in ``fd``. Moves the position of the descriptor, which no stream uses.
+
+    A file system that keeps exact times of changes has to store one for the first change after each ``fstat``. That
+    makes the next flush of the writer a third slower. So the size, which is read often, is read this way.
+    """
+    return os.lseek(fd, 0, os.SEEK_END)
+
+
+def sync_data(fd: int) -> None:
+    """Make the contents of a file durable whose size has not changed. The time of the change may be lost."""
+    if hasattr(os, "fdatasync"):
+        os.fdatasync(fd)
+    else:
+        os.fsync(fd)
 
 
 def duplicate(fd: int) -> int:
@@ -97,6 +115,14 @@ def fitting_name(path: str, suffix: str) -> str:
     return os.path.join(directory, name + suffix)
 
 
+def new_file(path: str) -> int:
+    """The descriptor of a new file, which is overwritten in place on any file system."""
+    fd = open_descriptor(path, WRITE | os.O_CREAT | os.O_EXCL, 0o666)
+    if copies_on_write(fd):
+        _overwrite_in_place(fd)
+    return fd
+
+
 class AtomicFile(contextlib.AbstractContextManager[int]):
     """The descriptor of a new file in the directory of ``path``, which gets that name when the block ends without an
     exception.
@@ -114,9 +140,7 @@ class AtomicFile(contextlib.AbstractContextManager[int]):
         self.temporary = os.path.join(self._directory, temporary_name())
 
     def __enter__(self) -> int:
-        self._fd = open_descriptor(self.temporary, WRITE | os.O_CREAT | os.O_EXCL, 0o666)
-        if copies_on_write(self._fd):
-            _overwrite_in_place(self._fd)
+        self._fd = new_file(self.temporary)
         return self._fd
 
     def __exit__(self, kind: object, *_: object) -> None:
@@ -151,6 +175,18 @@ class AtomicFile(contextlib.AbstractContextManager[int]):
             os.rename(self.temporary, self._path)
         else:
             os.unlink(self.temporary)
+
+
+def is_full(fd: int) -> bool:
+    """Whether the disk, or a quota, has no MiB left for a file that is open for writing. May lengthen it by one."""
+    if hasattr(os, "statvfs") and os.fstatvfs(fd).f_bavail < 256:
+        return True
+    if hasattr(os, "posix_fallocate"):
+        try:
+            os.posix_fallocate(fd, size_of(fd), 1 << 20)
+        except OSError as error:
+            return error.errno in DISK_FULL
+    return False
 
 
 def copies_on_write(fd: int) -> bool:

@@ -22,10 +22,10 @@ _ATTEMPTS = 100  # a file system may never report the same identity for a name a
 class WriterLock:
     """Holds the lock of the stream at ``path`` until ``release()`` or the end of the process.
 
-    Raises FileNotFoundError, FormatError (not a regular file), LockedError (another writer has it).
+    Raises FileNotFoundError, FormatError (not a regular file), LockedError (another writer has it; ``busy`` says so).
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, busy: str = "another writer has this stream open; close it first") -> None:
         self.path = path
         for _ in range(_ATTEMPTS):
             require_regular(path)
@@ -39,7 +39,7 @@ class WriterLock:
             except OSError as error:
                 self.abandon()
                 if isinstance(error, (BlockingIOError, PermissionError)):
-                    raise LockedError(f"{path}: another writer has this stream open; close it first") from None
+                    raise LockedError(f"{path}: {busy}") from None
                 raise
             # The name was given to another file between open and lock: that file is the stream now.
             self.abandon()

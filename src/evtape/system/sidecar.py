@@ -16,11 +16,12 @@ import contextlib
 import os
 import secrets
 import stat
+import time
 from typing import Final
 
 from .. import errors
 from ..errors import SidecarWarning
-from .files import READ, WRITE, open_descriptor, temporary_name, write_all
+from .files import READ, WRITE, open_descriptor, sync_data, temporary_name, write_all
 from .signals import SignalsDeferred
 
 GENERATION_SIZE: Final = 16
@@ -28,7 +29,8 @@ NO_GENERATION: Final = bytes(GENERATION_SIZE)
 ATTRIBUTE: Final = "user.evtape.generation"
 
 # A symbolic link is not followed, and a pipe does not block.
-_PLAIN = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+PLAIN = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+_LOOK_EVERY = 1.0  # seconds
 _HAS_DIR_FD = os.open in os.supports_dir_fd and os.unlink in os.supports_dir_fd
 
 
@@ -83,26 +85,38 @@ class SidecarFile:
     ``path`` is the resolved path of the stream, ``stream`` its descriptor, which has to outlive this object. The file
     begins with ``magic``. A file of that name that does not (a stream, a note, a link, a pipe) is never read, changed
     or removed. Without access to the directory there is no file.
+
+    ``beside`` is another sidecar file of the stream. The two share its descriptor of the directory, so it has to
+    outlive this object.
     """
 
-    def __init__(self, path: str, suffix: str, magic: bytes, stream: int) -> None:
+    def __init__(self, path: str, suffix: str, magic: bytes, stream: int, beside: SidecarFile | None = None) -> None:
         self.path = path + suffix
         self._stream_path = path
         self._magic = magic
         self._stream = stream
         self._fd = -1  # of the file that this object made or took over
+        self._looked_at = 0.0  # when it was last seen that the file still has its name
         self._reported = False
+        self._owns_directory = beside is None
         self._directory: int | None = None
-        if _HAS_DIR_FD:
+        if beside is not None:
+            self._directory = beside._directory
+        elif _HAS_DIR_FD:
             self._directory = _open_directory(os.path.dirname(path))
 
     def close(self) -> None:
         """Close the descriptors. The file stays."""
-        fd, self._fd = self._fd, -1
+        self.release()
         directory, self._directory = self._directory, -1
-        for number in (fd, directory):
-            if number is not None and number >= 0:
-                os.close(number)
+        if self._owns_directory and directory is not None and directory >= 0:
+            os.close(directory)
+
+    def release(self) -> None:
+        """Close the file that is held. It stays."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
 
     @property
     def held(self) -> bool:
@@ -123,28 +137,113 @@ class SidecarFile:
             os.close(fd)
         return data if data.startswith(self._magic) else None
 
+    @property
+    def exists(self) -> bool:
+        """Whether any file has the name."""
+        try:
+            self._stat(self.path)
+        except OSError:
+            return False
+        return True
+
+    def open(self) -> int:
+        """A descriptor of the file for reading, which the caller closes. -1 when there is none, or another file has
+        its name.
+        """
+        try:
+            fd = self._open(READ)
+        except OSError:
+            return -1
+        try:
+            if self._is_trusted(os.fstat(fd)) and os.read(fd, len(self._magic)) == self._magic:
+                return fd
+        except OSError:
+            pass
+        os.close(fd)
+        return -1
+
+    def overwrite(self, data: bytes) -> None:
+        """Replace the beginning of the file that is held, not durably: a power loss leaves the old bytes or the new.
+
+        ``data`` has to fit into one sector. A file that was deleted is made again, within a second.
+        """
+        if not self._still_named():
+            self.write(data)
+        elif hasattr(os, "pwrite"):
+            os.pwrite(self._fd, data, 0)
+        else:
+            self._overwrite(data)
+
+    def _still_named(self) -> bool:
+        """Whether the file is held. One that was deleted, or whose name another stream took, is given up."""
+        now = time.monotonic()
+        if self._fd >= 0 and now - self._looked_at > _LOOK_EVERY:  # a look makes the next write dear
+            self._looked_at = now
+            if os.fstat(self._fd).st_nlink == 0:
+                self.release()
+        return self._fd >= 0
+
+    def _overwrite(self, data: bytes) -> None:
+        os.lseek(self._fd, 0, os.SEEK_SET)
+        write_all(self._fd, data)
+
+    @property
+    def fd(self) -> int:
+        """The descriptor of the file that is held."""
+        return self._fd
+
+    def adopt(self, head: bytes, size: int | None = None) -> bool:
+        """Hold the file that is there, if it begins with ``head``, has ``size`` bytes and can be written to."""
+        try:
+            fd = self._open(WRITE)
+        except OSError:
+            return False
+        status = os.fstat(fd)
+        if self._is_trusted(status) and size in (None, status.st_size) and os.read(fd, len(head)) == head:
+            self._fd = fd
+            return True
+        os.close(fd)
+        return False
+
+    def create(self, data: bytes) -> bool:
+        """Hold a new file that contains ``data``, not durably. False if the name is taken."""
+        status = os.fstat(self._stream)
+        try:
+            fd = self._open(WRITE | os.O_CREAT | os.O_EXCL, stat.S_IMODE(status.st_mode) & 0o666)
+        except FileExistsError:
+            return False
+        self._fd = fd
+        if os.name != "nt" and status.st_uid != os.geteuid():
+            self._copy_owner(fd)
+        write_all(fd, data)
+        return True
+
     def write(self, data: bytes, *, named: bool = True) -> bool:
         """Make ``data`` the beginning of the file, durably. False where another file has its name.
 
         A file that is held is overwritten in place, so ``data`` has to fit into one sector. Otherwise a new file takes
         the name. ``named`` is False while the stream itself has no name yet.
         """
-        if self._fd >= 0 and os.fstat(self._fd).st_nlink == 0:  # it was deleted, or another stream took the name
-            fd, self._fd = self._fd, -1
-            os.close(fd)
-        if self._fd >= 0:
-            os.lseek(self._fd, 0, os.SEEK_SET)
-            write_all(self._fd, data)
-            os.fsync(self._fd)
+        self._looked_at = 0.0
+        if self._still_named():
+            self._overwrite(data)
+            sync_data(self._fd)
             return True
         if named and not self._is_beside():
             return False
-        if self._is_foreign():
+        if self.is_foreign():
             self._report_foreign()
             return False
         with SignalsDeferred():
             self._make(data, durable_name=named)
         return True
+
+    def move(self, stream_path: str, suffix: str) -> None:
+        """Take the name that belongs to ``stream_path``, which the stream is about to get."""
+        path = stream_path + suffix
+        if self._fd >= 0:
+            os.rename(self._at(self.path), self._at(path), src_dir_fd=self._dir_fd, dst_dir_fd=self._dir_fd)
+        self.path, self._stream_path = path, stream_path
 
     def remove(self) -> None:
         """Remove the file if it is this stream's: the one that is held, or one next to the stream's own name."""
@@ -152,8 +251,23 @@ class SidecarFile:
             if self._fd >= 0:
                 mine = os.path.samestat(self._stat(self.path), os.fstat(self._fd))
             else:
-                mine = self._is_beside() and not self._is_foreign()
+                mine = self._is_beside() and not self.is_foreign()
             if mine:
+                os.unlink(self._at(self.path), dir_fd=self._dir_fd)
+
+    def remove_lost(self) -> None:
+        """Remove a file of this name of which a power loss took the contents: it is empty, or its magic is zeros.
+
+        A file that is not flushed before it has its name can be left like that.
+        """
+        with contextlib.suppress(OSError):
+            fd = self._open(READ)
+            try:
+                status = os.fstat(fd)
+                lost = self._is_trusted(status) and not any(os.read(fd, len(self._magic))) and self._is_beside()
+            finally:
+                os.close(fd)
+            if lost and os.path.samestat(self._stat(self.path), status):
                 os.unlink(self._at(self.path), dir_fd=self._dir_fd)
 
     # ------------------------------------------------------------------------------------- the directory
@@ -166,7 +280,7 @@ class SidecarFile:
         return path if self._directory is None else os.path.basename(path)
 
     def _open(self, flags: int, mode: int = 0o600, path: str = "") -> int:
-        return open_descriptor(self._at(path or self.path), flags | _PLAIN, mode, dir_fd=self._dir_fd)
+        return open_descriptor(self._at(path or self.path), flags | PLAIN, mode, dir_fd=self._dir_fd)
 
     def _stat(self, path: str) -> os.stat_result:
         return os.stat(self._at(path), dir_fd=self._dir_fd, follow_symlinks=False)
@@ -187,7 +301,7 @@ class SidecarFile:
             return False
         return os.name == "nt" or status.st_uid in (os.geteuid(), os.fstat(self._stream).st_uid)
 
-    def _is_foreign(self) -> bool:
+    def is_foreign(self) -> bool:
         """Whether a file that is not evtape's has the name."""
         try:
             self._stat(self.path)

@@ -23,18 +23,23 @@ _holds = False  # whether the main thread holds handlers back now; no other thre
 _holder: tuple[int, SignalsDeferred] | None = None  # that thread, and its block
 
 
+class _DueError(Exception):
+    """Ends a wait inside the block."""
+
+
 class SignalsDeferred:
     """``with SignalsDeferred():`` handlers of Python that become due inside the block run at its end. O(signals).
 
     Only the main thread runs handlers, so the block does nothing in another one, nor inside another block.
     """
 
-    __slots__ = ("_due", "_failure", "_replaced")
+    __slots__ = ("_due", "_ends_wait", "_failure", "_replaced")
 
     def __init__(self) -> None:
         self._replaced: dict[int, Callable[[int, FrameType | None], Any]] = {}
         self._due: dict[int, FrameType | None] = {}
         self._failure: BaseException | None = None  # what a handler raised while the others were put back
+        self._ends_wait = False  # whether a handler that becomes due ends a wait
 
     def __enter__(self) -> Self:
         global _holder, _holds  # noqa: PLW0603 - handlers belong to the process
@@ -88,6 +93,16 @@ class SignalsDeferred:
         if failure is not None:
             raise failure
 
+    def wait(self, acquire: Callable[[], bool]) -> bool:
+        """``acquire()``, which blocks. False if a handler became due, which runs at the end of the block."""
+        try:
+            self._ends_wait = True
+            return not self._due and acquire()
+        except _DueError:
+            return False
+        finally:
+            self._ends_wait = False
+
     def abandon(self) -> None:
         """Put the handlers back, and forget what became due."""
         self._due.clear()
@@ -96,6 +111,9 @@ class SignalsDeferred:
     def _met(self, number: int, frame: FrameType | None) -> None:
         if _holds and not _is_in_walk(frame):
             self._due[number] = frame
+            if self._ends_wait:
+                self._ends_wait = False
+                raise _DueError
         else:
             self._replaced[number](number, frame)
 

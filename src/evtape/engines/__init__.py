@@ -1,0 +1,1 @@
+"""What engines ask of streams. Not public; ``evtape.scan`` and ``evtape.integrations`` rest on it."""
