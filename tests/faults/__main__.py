@@ -21,7 +21,15 @@ PARTS = (
     "syscalls",
     "truncate",
     "baddisk",
+    "commits",
     "followers",
+    "wakeup",
+    "stress",
+    "chaos",
+    "index",
+    "columns",
+    "partitions",
+    "journals",
     "names",
     "boots",
     "descriptors",
@@ -51,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--no-watermark", action="store_true", help="power: recover without the sidecar")
     parser.add_argument(
-        "--only", default="", metavar="EVTAPE_HUGE_PAGE", help="run only the pieces of a part whose name contains this"
+        "--only", default="", metavar="PIECE", help="run only the pieces of a part whose name contains this"
     )
     options = parser.parse_args(argv)
     unknown = [part for part in options.parts if part not in PARTS]

@@ -1,8 +1,9 @@
-"""Every single bit of a 64 KB stream flipped, and what each flip does to the verdict.
+"""Every single bit of a 64 KB stream flipped, and what each flip does to the verdict, without an index and with one.
 
-What nothing can detect is counted by field: the format has no checksum over its header and over an entry's timestamp,
-so that table is published and not a list of failures. A flip that is not reported although the format shows it, or
-after which the kept prefix holds a changed payload, is a violation.
+Without an index, what nothing can detect is counted by field: the format has no checksum over its header and over an
+entry's timestamp, so that table is published and not a list of failures. A flip that is not reported although the
+format shows it, or after which the kept prefix holds a changed payload, is a violation. With an index every flip below
+WriteOffset has to be reported, and one of a timestamp with its event.
 """
 
 from __future__ import annotations
@@ -92,6 +93,47 @@ def run(ctx: Context) -> None:
             short += 1
     ctx.figures |= {"flips": sum(flips.values()), "WriteOffset lowered to an event boundary, reported as count": short}
     table(ctx, flips, missed, disorder)
+    with_index(ctx, stream, starts)
+
+
+def with_index(ctx: Context, stream: bytes, starts: list[int]) -> None:
+    """Flip, verify with the index, flip back. What lies above WriteOffset is no part of the stream."""
+    names, owners = fields(stream, starts)
+    cores = harness.both()
+    path = ctx.work / "indexed.tape"
+    path.write_bytes(stream)
+    next(iter(cores.values())).build_index(path)
+    flips, missed = Counter[str](), Counter[str]()
+    # A payload is covered by the walk above; here every bit of the headers, and a sample of the rest.
+    bits = [bit for bit in range((SIZE - 256) * 8) if names[bit >> 3] != "data" or bit % ctx.scale(4001, 61) == 0]
+    with open(path, "r+b", buffering=0) as file:
+        for bit in ctx.progress(bits, "bits with an index"):
+            at, mask = bit >> 3, 1 << (bit & 7)
+            os.pwrite(file.fileno(), bytes([stream[at] ^ mask]), at)
+            for core, evtape in cores.items():
+                if core == "native" or bit % ctx.scale(97, 17) == 0:
+                    judge_indexed(ctx, core, evtape.verify(path), bit, names[at], owners[at], starts, missed)
+            os.pwrite(file.fileno(), bytes([stream[at]]), at)
+            flips[names[at]] += 1
+    ctx.figures["flips with an index"] = sum(flips.values())
+    ctx.figures["not detected with an index"] = {name: missed[name] for name in FIELDS if name != "above"}
+
+
+def judge_indexed(
+    ctx: Context, core: str, report: Any, bit: int, name: str, owner: int, starts: list[int], missed: Counter[str]
+) -> None:
+    """A flip has to be reported, and one of a timestamp has to name its event and nothing else."""
+    ctx.count(f"verified with an index, {core}")
+    if report.ok:
+        missed[name] += 1
+        ctx.violation("a flip is not reported although there is an index", f"{core}: bit {bit} of {name}")
+    elif name in ("Timestamp", "StartTimestamp"):
+        said = [(p.reason, p.ordinal, p.offset) for p in report.problems]
+        ordinal = starts.index(owner) if owner >= 0 else -1
+        if said != [("timestamp", ordinal, owner)]:
+            ctx.violation("the index names another event", f"{core}: bit {bit} of {name}: {said}")
+    elif any(p.reason == "timestamp" for p in report.problems):
+        ctx.violation("the index finds what is not there", f"{core}: bit {bit} of {name}: {report.problems[:3]}")
 
 
 def compare(ctx: Context, core: str, bit: int, name: str, want: Any, report: Any) -> None:

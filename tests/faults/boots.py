@@ -32,7 +32,7 @@ tape = None
 for step, *arguments in json.loads(sys.argv[1]):
     if step == "open":
         try:
-            tape = evtape.open(*arguments)
+            tape = evtape.open(*arguments, index=True)
         except evtape.Error as error:
             print(type(error).__name__)
             os._exit(0)
@@ -55,8 +55,10 @@ for step, *arguments in json.loads(sys.argv[1]):
     elif step == "kill":
         os._exit(0)
     elif step == "events":
+        numbers = [int(bytes(tape[i].data)[:8]) for i in range(0, len(tape), 64)]
+        indexed = numbers == list(range(0, len(tape), 64))
         numbers = [int(bytes(data)[:8]) for _, data in tape]
-        print(len(numbers) if numbers == list(range(len(numbers))) else "wrong")
+        print(len(numbers) if indexed and numbers == list(range(len(numbers))) else "wrong")
 """
 
 

@@ -76,13 +76,13 @@ def torn_empty(evtape: Any, directory: Path) -> str:
 
 
 def stale_sidecar(evtape: Any, directory: Path) -> str:
-    """A sync flushes the sidecar too: with an older one, what is past it could be durable and yet be cut."""
+    """With an older sidecar, a durable event that looks torn would be cut: its sync flushes the sidecar as well."""
     path = directory / "live.tape"
     side = Path(f"{path}.side")
     flushed: list[bytes] = []
-    real = os.fsync
+    real = os.fdatasync
 
-    def fsync(fd: int) -> None:
+    def fdatasync(fd: int) -> None:
         real(fd)
         if os.path.samestat(os.fstat(fd), os.stat(side)):
             flushed.append(side.read_bytes())
@@ -90,13 +90,13 @@ def stale_sidecar(evtape: Any, directory: Path) -> str:
     with evtape.open(path, "w") as tape:
         for data in (b"x" * 448, b"y" * 512, b""):
             tape.append(data)
-            os.fsync = fsync
+            os.fdatasync = fdatasync
             try:
                 tape.sync()
             finally:
-                os.fsync = real
-            if not flushed or flushed[-1] != side.read_bytes():
-                return f"the record of the sync after {len(tape)} events was not flushed"
+                os.fdatasync = real
+        if not flushed or flushed[-1] != side.read_bytes():
+            return "the record of the sync after the event that looks torn was not flushed"
     return ""
 
 
@@ -272,6 +272,97 @@ def shorter_by_less_than_a_page(evtape: Any, directory: Path) -> str:
     return ""
 
 
+def cut_in_a_header(evtape: Any, directory: Path) -> str:
+    """With zeros after it, a cut header is that of an empty event: of any if it is cut within the timestamp."""
+    for inside in range(16):
+        path = directory / f"{inside}.tape"
+        with evtape.open(path, "w") as tape:
+            tape.append_many([b"%6d" % i for i in range(4000)])
+        with evtape.open(path) as reader, evtape.open(path) as other:
+            events = reader.follow(timeout=0)
+            next(events)
+            os.truncate(path, other[2000].offset + inside)
+            try:
+                for event in events:
+                    if not event.data:
+                        return f"cut {inside} bytes into its header, event {event.ordinal} is empty"
+            except (evtape.TruncatedError, evtape.RewoundError):
+                pass
+            else:
+                return f"cut {inside} bytes into a header, the stream just ends"
+    return ""
+
+
+def cut_in_a_walk(evtape: Any, directory: Path) -> str:
+    """A slow consumer has taken a part of what was read ahead, when the stream is cut before its place and regrows."""
+    path = directory / "f.tape"
+    with evtape.open(path, "w") as tape:
+        tape.append_many([b"old %6d" % i for i in range(4000)])
+    taken = 1500  # the pure core has read about 2360 by then
+    with evtape.open(path) as reader, evtape.open(path) as other:
+        events = reader.follow(timeout=1)
+        for _ in range(taken):
+            next(events)
+        end = other[taken - 1].offset
+        os.truncate(path, end)
+        evtape.recover(path)
+        with evtape.open(path, "a") as tape:
+            tape.append_many([b"new %6d" % i for i in range(taken - 1, 4000)])
+            try:
+                for event in events:
+                    if bytes(event.data).startswith(b"new"):
+                        return f"event {event.ordinal} is {bytes(event.data)!r}, and event {taken - 1} was another one"
+            except evtape.RewoundError:
+                return ""
+    return "no exception"
+
+
+def cursor_before_the_event(evtape: Any, directory: Path) -> str:
+    """A consumer dies with an event in its hands."""
+    path = directory / "c.tape"
+    path.write_bytes(streams.stream([b"one", b"two"]))
+    with evtape.open(path) as tape:
+        with tape.cursor("c") as cursor:
+            next(cursor.follow())
+        with tape.cursor("c") as cursor:
+            return "" if cursor.ordinal == 0 else f"it goes on at event {cursor.ordinal}"
+
+
+def cursor_of_another(evtape: Any, directory: Path) -> str:
+    """The file of a cursor lies next to another stream, which has as many events of the same sizes."""
+    for name, data in (("a", b"one"), ("b", b"two")):
+        (directory / f"{name}.tape").write_bytes(streams.stream([data, data]))
+    with evtape.open(directory / "a.tape") as tape, tape.cursor("c") as cursor:
+        list(cursor)
+        cursor.commit()
+    shutil.copy(directory / "a.tape.cursor-c", directory / "b.tape.cursor-c")
+    with evtape.open(directory / "b.tape") as tape:
+        try:
+            with tape.cursor("c") as cursor:
+                return f"it goes on at event {cursor.ordinal}"
+        except evtape.CursorError:
+            return ""
+
+
+def page_of_another(evtape: Any, directory: Path) -> str:
+    """The page of another stream's writer has the name. To sleep on it is to sleep to the end."""
+    with evtape.open(directory / "a.tape", "w"), evtape.open(directory / "b.tape", "w"):
+        own, other = directory / "a.tape.live", directory / "b.tape.live"
+        if not other.exists():
+            return ""  # this core does not wake followers
+        with evtape.open(directory / "a.tape") as reader:
+            for page, wanted in ((own, True), (other, False)):
+                if page is other:
+                    own.unlink()
+                    shutil.copy(other, own)
+                live = reader._source.live()
+                joined = live.join() is not None
+                live.close()
+                if joined != wanted:
+                    return f"{page.name} is {'joined' if joined else 'refused'}"
+    return ""
+
+
 CASES: dict[str, Callable[[Any, Path], str]] = {
     "zeros that add up are events": zeros_add_up,
     "a torn timestamp is kept": torn_timestamp,
@@ -286,4 +377,9 @@ CASES: dict[str, Callable[[Any, Path], str]] = {
     "an event in a page that is gone is published": page_gone,
     "a view became zeros and its stream does not say so": zeros_in_a_view,
     "a reader does not see that its file is shorter": shorter_by_less_than_a_page,
+    "a slow follower goes on in a stream that was cut": cut_in_a_walk,
+    "a cut within a header is an empty event": cut_in_a_header,
+    "a cursor is committed before the event is handed out": cursor_before_the_event,
+    "a cursor of another stream is accepted": cursor_of_another,
+    "the page of another stream is joined": page_of_another,
 }

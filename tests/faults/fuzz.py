@@ -287,6 +287,8 @@ class Judges:
         if answers[0] != answers[-1]:
             different = [(a, b) for a, b in zip(answers[0], answers[-1], strict=False) if a != b]
             self.violation("the cores differ", str(different[0])[:500], data)
+        if difference := differs_in_memory(answers[0]):
+            self.violation("a buffer differs from its file", difference[:500], data)
         if any(what == "bug" for answer in answers for what, *_ in answer):
             self.violation(
                 "an unexpected exception", str([a for answer in answers for a in answer if a[0] == "bug"]), data
@@ -326,15 +328,37 @@ def ask(evtape: Any, path: Path, data: bytes) -> list[tuple[Any, ...]]:
                 answers.append(("bug", type(error).__name__, str(error)))
 
     note(lambda: summary(evtape.verify(path)))
-    note(lambda: walked(evtape, path, True))
-    note(lambda: walked(evtape, path, False))
-    for what in (indexed, sliced, columns, rows, searched):
+    for what in IN_MEMORY:
         note(lambda what=what: what(evtape, path))
     note(lambda: (summary(evtape.recover(path)), contents(path)))
     note(lambda: (summary(evtape.recover(path, dry_run=True)), contents(path)))
     note(lambda: (summary(evtape.recover(path, output=path.with_name("out.tape"))), contents(path)))
     note(lambda: appended(evtape, path))
+    memory = InMemory(evtape, path)
+    for what in IN_MEMORY:
+        note(lambda what=what: what(memory, data))
     return answers
+
+
+class InMemory:
+    """Takes the place of the package: what it opens is not the file but its bytes."""
+
+    def __init__(self, evtape: Any, path: Path) -> None:
+        self._from, self._name = evtape.frombuffer, str(path)
+        self.CorruptError = evtape.CorruptError
+
+    def open(self, data: bytes, **options: Any) -> Any:
+        return self._from(data, name=self._name, **options)
+
+
+def differs_in_memory(answers: list[tuple[Any, ...]]) -> str:
+    """Where a buffer is said to be something else than the file with its bytes, as text; empty if nowhere."""
+    of_file, of_buffer = answers[1 : 1 + len(IN_MEMORY)], answers[-len(IN_MEMORY) :]
+    for what, file, buffer in zip(IN_MEMORY, of_file, of_buffer, strict=True):
+        same = 2 if file[0] == "raised" else None  # the message may speak of a file
+        if file[:same] != buffer[:same]:
+            return f"{what}: {file} and in memory {buffer}"
+    return ""
 
 
 def summary(report: Any) -> Any:
@@ -347,7 +371,7 @@ def contents(path: Path) -> list[tuple[str, bytes]]:
     return [(p.name, p.read_bytes()) for p in sorted(path.parent.iterdir()) if p.suffix != ".idx"]
 
 
-def walked(evtape: Any, path: Path, verify: bool) -> Any:
+def walked(evtape: Any, path: Path, verify: bool = True) -> Any:
     with evtape.open(path, verify_checksums=verify) as tape:
         seen: list[Any] = []
         events = iter(tape)
@@ -361,6 +385,10 @@ def walked(evtape: Any, path: Path, verify: bool) -> Any:
                 seen.append((error.ordinal, error.offset, error.reason, str(error)))
                 if len(seen) > 10_000:
                     return seen
+
+
+def unverified(evtape: Any, path: Path) -> Any:
+    return walked(evtape, path, False)
 
 
 def indexed(evtape: Any, path: Path) -> Any:
@@ -404,3 +432,7 @@ def appended(evtape: Any, path: Path) -> Any:
     with evtape.open(path, "a") as tape:
         tape.append(b"more", timestamp=5)
     return contents(path)
+
+
+#: What is asked of a file and of its bytes in memory, in the order of `ask`, after `verify`.
+IN_MEMORY = (walked, unverified, indexed, sliced, columns, rows, searched)

@@ -134,7 +134,7 @@ def step(ctx: Context) -> None:
         for kind in PATHS:
             named = f"steps-{kind}-{core}" == ctx.only
             if named or (ctx.only in "steps" and (ctx.full or (core, kind) in QUICK)):
-                step_path(ctx, stepper, core, kind, 400_000 if ctx.full or named else 20_000)
+                step_path(ctx, stepper, core, kind, 1_000_000 if ctx.full or named else 20_000)
 
 
 def step_path(ctx: Context, stepper: Path, core: str, kind: str, limit: int) -> None:

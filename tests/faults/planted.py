@@ -38,8 +38,12 @@ class Bug:
 
 WRITER, RECOVERY, WALK = "src/evtape/stream/writer.py", "src/evtape/recovery/repair.py", "src/evtape/recovery/walk.py"
 SIDECAR, FILES, READER = "src/evtape/recovery/watermark.py", "src/evtape/system/files.py", "src/evtape/stream/reader.py"
+FLUSHER, COMMIT = "src/evtape/stream/flusher.py", "src/evtape/stream/commit.py"
 SOURCE, LIFETIME = "src/evtape/stream/source.py", "src/evtape/stream/lifetime.py"
-BESIDE = "src/evtape/system/sidecar.py"
+BESIDE, CURSOR = "src/evtape/system/sidecar.py", "src/evtape/stream/cursor.py"
+INDEX_FILE, COMPARE = "src/evtape/recovery/index_file.py", "src/evtape/recovery/compare.py"
+PARTITION = "src/evtape/engines/partition.py"
+JOURNAL, TAIL = "src/evtape/journal/writer.py", "src/evtape/journal/recover.py"
 PURE, NATIVE, GUARD = "src/evtape/core/pure.py", "ext/native.pyx", "ext/fault_guard.c"
 
 INSIDE = "                self._inside = True\n                try:\n"
@@ -68,7 +72,7 @@ BUGS = (
     ),
     Bug(
         "WriteOffset is stored before EventCount", PURE,
-        "header[1] = count\n", "header[0], header[1] = end, count\n",
+        "header[1] = count - first\n", "header[0], header[1] = end, count - first\n",
         "kill --only steps-append-python", "at an instruction",
     ),
     Bug(
@@ -82,13 +86,13 @@ BUGS = (
         "fuzz", "verdicts differ|cores differ",
     ),
     Bug(
-        "no flush of the events before the header", WRITER,
-        "self._region.flush(self._synced, end)", "pass",
+        "no flush of the events", FLUSHER,
+        "self._flush_pages(0, max(offset, self.space))", "self._flush_pages(0, 24)",
         "power --only mixed", "acknowledged durable, and lost",
     ),
     Bug(
-        "no flush of the header", WRITER,
-        "self._region.flush(0, HEADER_SIZE)", "pass",
+        "no flush of the header", FLUSHER,
+        "self._flush_pages(0, max(offset, self.space))", "self._flush_pages(4096, max(offset, 4097))",
         "power --only mixed", "acknowledged durable, and lost",
     ),
     Bug(
@@ -97,14 +101,37 @@ BUGS = (
         "syscalls --only calls", "retried into a success",
     ),
     Bug(
-        "what an earlier writer left is taken for flushed", WRITER,
-        "self._synced = FIRST_OFFSET", "self._synced = self._appender.offset",
+        "what an earlier writer left is taken for flushed", FLUSHER,
+        "self._flush_pages(0, max(offset, self.space))",
+        "self._flush_pages(self.durable.offset if self.durable.ordinal else offset - 17, offset)",
         "cases --only earlier", "leaves out what an earlier writer appended",
     ),
     Bug(
         "the sidecar is not flushed", BESIDE,
-        "os.fsync(self._fd)", "pass",
+        "sync_data(self._fd)", "pass",
         "cases --only older", "an older sidecar",
+    ),
+    Bug(
+        "an event that looks torn needs no record of its own", FLUSHER,
+        "or core.first_ambiguous(self._region, before.offset, now.offset) >= 0", "",
+        "power --only times", "acknowledged durable, and lost|timestamp torn|lost",
+    ),
+    Bug(
+        "the record is stored before the flush", FLUSHER,
+        "        self._flush_pages(0, max(offset, self.space))\n",
+        "        self._watermark_file.store(self._mark(self._flushed))\n"
+        "        self._flush_pages(0, max(offset, self.space))\n",
+        "power --only batch", r"open\('a'\)|not clean|without a warning",
+    ),
+    Bug(
+        "threads are served by a flush that began before they appended", COMMIT,
+        "if call.events is not None and call.events <= events:", "if call.events is not None:",
+        "commits", "returned before it was durable",
+    ),
+    Bug(
+        "a failed flush is told to one thread alone", COMMIT,
+        "            self._serve(sys.maxsize, error)\n", "            self._serve(sys.maxsize, None)\n",
+        "commits", "a failed flush was called a success",
     ),
     Bug(
         "a watermark is trusted on another boot", SIDECAR,
@@ -150,7 +177,7 @@ BUGS = (
     ),
     Bug(
         "a torn header is an event", WALK,
-        "np.flatnonzero(suspects).tolist()", "[]",
+        "        if offset < 0:\n            return reason, False\n", "        return reason, False\n",
         "cases --only torn", "a torn (timestamp|entry)",
     ),
     Bug(
@@ -216,7 +243,7 @@ BUGS = (
     ),
     Bug(
         "new files are not overwritten in place", FILES,
-        "            _overwrite_in_place(self._fd)\n", "            pass\n",
+        "        _overwrite_in_place(fd)\n", "        pass\n",
         "syscalls --only disks-btrfs", "a full disk (killed|cost)",
     ),
     Bug(
@@ -238,6 +265,247 @@ BUGS = (
         "after a power loss checksums are not compared", RECOVERY,
         "verify_checksums=not same_boot", "verify_checksums=False",
         "power --only kilobyte", r"open\('a'\)|not clean|without a warning",
+    ),
+    Bug(
+        "a stale page is lowered too far", "ext/live.c",
+        "&armed, offset);\n}", "&armed, offset - 16);\n}",
+        "stress --only sound", "a wake-up is lost",
+    ),
+    Bug(
+        "a follower does not look at its last event, native", NATIVE,
+        "if self.last >= 0 and reason != FAULT and self._changed():", "if False:",
+        "cases --only slow", "a slow follower",
+    ),
+    Bug(
+        "a follower does not look at its last event, python", PURE,
+        "if self._window.reads != known and self._changed():", "if False:",
+        "cases --only slow", "a slow follower",
+    ),
+    Bug(
+        "an empty event is not looked at twice", NATIVE,
+        "if not evtape_is_followed(end, self.bound - offset) and", "if False and",
+        "cases --only header", "a cut within a header",
+    ),
+    Bug(
+        "a cursor is committed before the event is handed out", CURSOR,
+        "header=header)\n            yield event", "header=header)\n            self.commit()\n            yield event",
+        "cases --only handed", "a cursor is committed",
+    ),
+    Bug(
+        "the checksum of a schema is not compared", "src/evtape/schema.py",
+        'record["crc32"] == _checksum(record)', "True",
+        "columns --only garbage", "a damaged schema was believed",
+    ),
+    Bug(
+        "the schema of another stream is believed", "src/evtape/schema.py",
+        "if intact and belongs != start_timestamp:", "if False:",
+        "columns --only declared", "a declared schema|cannot be used|never declared",
+    ),
+    Bug(
+        "an array does not keep the bytes mapped", "ext/arrow.c",
+        "data->mapping = evtape_mapping_retain(batch->of->mapping);", "data->mapping = batch->of->mapping;",
+        "columns --only cuts", "a consumer's process died",
+    ),
+    Bug(
+        "the checksums of a table are not compared", "ext/arrow.c",
+        "evtape_crc32(0, data, entry->size) != entry->checksum", "data == NULL",
+        "columns --only tables", "a table has what iterating refuses",
+    ),
+    Bug(
+        "the thread that makes batches compares no checksums", "ext/arrow_ahead.c",
+        "ahead->first.quiet = 1;", "ahead->first.quiet = 1, ahead->first.verify_checksums = 0;",
+        "columns --only tables", "a table has what iterating refuses",
+    ),
+    Bug(
+        "a partition does not look at its last event", PARTITION,
+        " or _before(tape._source, self.stop)[1] != self.mark", "",
+        "partitions --only changes", "wrong events, after a change",
+    ),
+    Bug(
+        "a partition of another stream is read", PARTITION,
+        "if tape.start_timestamp != self.start_timestamp:", "if False:",
+        "partitions --only changes", "another error, after a change|wrong events, after a change",
+    ),
+    Bug(
+        "the header of a buffer is not looked at", "src/evtape/stream/buffer.py",
+        "self.require_stream(self.region.load_header()[0], size)", "pass",
+        "fuzz", "a buffer differs from its file",
+    ),
+    Bug(
+        "a cursor of another stream is accepted", CURSOR,
+        "reason = self._misfit(place)", 'reason = ""',
+        "cases --only accepted", "a cursor of another",
+    ),
+    Bug(
+        "the page of another stream is joined", "src/evtape/system/live.py",
+        "not core.SLEEPS or not self._adopt()",
+        "not core.SLEEPS or not self._file.adopt(MAGIC, _SIZE)",
+        "cases --only joined", "the page of another",
+    ),
+    Bug(
+        "an index is believed without a look at the stream", INDEX_FILE,
+        "if made is None or (made.lowest,", "if False and (made.lowest,",
+        "index --only cut", "an index gives a wrong answer|wrong index",
+    ),
+    Bug(
+        "the index of an earlier writer is believed", INDEX_FILE,
+        "return generation not in (NO_GENERATION, records.generation)", "return False",
+        "index --only cut", "an index gives a wrong answer|verify believes",
+    ),
+    Bug(
+        "a record is used without a look at its checksum", INDEX_FILE,
+        "return data[: core.index_check(data, self.start_timestamp, start) * RECORD_SIZE]", "return data",
+        "index --only fuzz", "a broken index gives a wrong answer|raises what it may not|kills a process",
+    ),
+    Bug(
+        "the offset of a record is not looked at", "src/evtape/stream/index.py",
+        "or not least <= block.offset <= self._file.offset - ENTRY_SIZE", "",
+        "index --only fuzz", "kills a process|raises what it may not",
+    ),
+    Bug(
+        "a writer keeps the records of what was cut", INDEX_FILE,
+        "os.ftruncate(self.fd, position_of(blocks))", "pass",
+        "index --only cut", "records of before stay|wrong index|wrong answer",
+    ),
+    Bug(
+        "a writer keeps records after a torn one", INDEX_FILE,
+        "blocks = records.valid_count(found.blocks)", "blocks = found.blocks",
+        "index --only states", "a writer leaves a wrong index",
+    ),
+    Bug(
+        "the last record of a closed stream is not made again", INDEX_FILE,
+        "whole = blocks if last.events == INDEX_EVENTS and", "whole = blocks if",
+        "index --only states", "a writer leaves a wrong index",
+    ),
+    Bug(
+        "a lost index is taken for a file of another program", INDEX_FILE,
+        "        self._file.remove_lost()\n", "",
+        "index --only states", "a writer leaves a wrong index",
+    ),
+    Bug(
+        "the thread indexes what is not published", "ext/preallocator.c",
+        "int64_t offset = __atomic_load_n(p->write_offset, __ATOMIC_ACQUIRE);\n    return offset <=",
+        "int64_t offset = evtape_preallocator_ready(&p->shared);\n    return offset <=",
+        "index --only kills", "wrong index|wrong answer",
+    ),
+    Bug(
+        "an index covers zeros, native", "ext/index.c",
+        "EVTAPE_ENTRY_SIZE || zero)", "EVTAPE_ENTRY_SIZE || (zero && false))",
+        "index --only zeros", "an index covers zeros",
+    ),
+    Bug(
+        "zeros in an indexed block are an event", SOURCE,
+        "if not broken and ordinal - self.first >= self.index.from_file:", "if not broken:",
+        "index --only zeros", "zeros in an indexed block",
+    ),
+    Bug(
+        "verify does not look at the checksums of the index", COMPARE,
+        "differs |= made[name][: len(indexed)] != indexed[name]", "pass",
+        "bits", "a flip is not reported although there is an index",
+    ),
+    Bug(
+        "verify names the wrong event", COMPARE,
+        "return Difference(first + event, offsets[event]", "return Difference(first, offsets[event]",
+        "bits", "names another event",
+    ),
+    Bug(
+        "StartTimestamp is not compared with the index", COMPARE,
+        "self.start_timestamp = None if same else records.start_timestamp", "",
+        "bits", "a flip is not reported although there is an index",
+    ),
+    Bug(
+        "a writer that takes over does not bind the index", WRITER,
+        "            self._index.restamp()\n", "",
+        "index --only cut", "not kept by recovery|wrong answer",
+    ),
+    Bug(
+        "recovery does not bind the index", RECOVERY,
+        "index.restamp(file.region.load_header()[2])", "pass",
+        "index --only cut", "not kept by recovery",
+    ),
+    Bug(
+        "journal: a segment is named one ordinal too high", JOURNAL,
+        "spare.give_name(position[1])", "spare.give_name(position[1] + 1)",
+        "journals --only kill", "events are gone|an event is not|lost events|cannot be opened",
+    ),
+    Bug(
+        "journal: EventCount goes on over segments", NATIVE,
+        "evtape_publish(self.base, end, ordinal + 1 - self.first)", "evtape_publish(self.base, end, ordinal + 1)",
+        "journals --only kill", "not clean|cannot be opened|lost events",
+    ),
+    Bug(
+        "journal: the segment before is flushed up to where the next one is", JOURNAL,
+        "self._flusher.freeze(position)", "pass",
+        "journals --only power", "events are gone|cannot be opened|an event is not|the part itself",
+    ),
+    Bug(
+        "journal: closed segments are not flushed", JOURNAL,
+        "            self._flush(segment.flusher, sys.maxsize)\n", "",
+        "journals --only power", "events are gone|cannot be opened|an event is not",
+    ),
+    Bug(
+        "journal: sync leaves out the segments that were rolled", JOURNAL,
+        "        for segment in rolled:\n", "        for segment in rolled[:0]:\n",
+        "journals --only power", "events are gone|cannot be opened|an event is not",
+    ),
+    Bug(
+        "journal: sync does not flush the directory", JOURNAL,
+        "                self._directory.sync()\n", "",
+        "journals --only power", "events are gone|the journal is gone",
+    ),
+    Bug(
+        "journal: what comes after a hole stays", TAIL,
+        "            if lost:\n", "            if False:\n",
+        "journals --only power", "cannot be opened|events are gone|an event is not|iteration ends",
+    ),
+    Bug(
+        "journal: a segment that lost everything counts as closed", "src/evtape/journal/directory.py",
+        '    if os.path.lexists(f"{path}.side"):\n        return False\n', "",
+        "journals --only power", "cannot be opened|events are gone|an event is not|files without a meaning",
+    ),
+    Bug(
+        "journal: a segment gets its name before its sidecar", "src/evtape/journal/spare.py",
+        "self.opened.watermark_file.move(path)  # before the segment itself has its name, as docs/format.md says\n"
+        "        os.rename(self.temporary, path)\n",
+        "os.rename(self.temporary, path)\n        self.opened.watermark_file.move(path)\n",
+        "journals --only power", "cannot be opened|events are gone|an event is not",
+    ),
+    Bug(
+        "journal: only the last segment is repaired", TAIL,
+        "    while begin > 0 and not", "    while False and not",
+        "journals --only kill", "not clean",
+    ),
+    Bug(
+        "journal: the page of a segment that was made ahead stays", "src/evtape/journal/directory.py",
+        r"tmp(\.(side|live))?", r"tmp(\.side)?",
+        "journals --only calls", "files without a meaning",
+    ),
+    Bug(
+        "journal: leftovers stay", "src/evtape/journal/directory.py",
+        "if gone or _TEMPORARY.fullmatch(name):", "if gone:",
+        "journals --only kill", "files without a meaning",
+    ),
+    Bug(
+        "journal: the newest segment is deleted first", "src/evtape/journal/retention.py",
+        "            for segment in gone:\n                self._delete(segment)\n",
+        "            for segment in reversed(gone):\n                self._directory.remove_segment(segment.first)\n",
+        "journals --only kill", "cannot be opened|lost events|an event is not|iteration ends|events are gone|itself",
+    ),
+    Bug(
+        "journal: a segment is missing and reading goes on", "src/evtape/journal/source.py",
+        "            return _Raised(error)\n", "            return iter(())\n",
+        "journals --only harm", "missing events were not told",
+    ),
+    Bug(
+        "journal: the follower hops over the first event of a segment", "src/evtape/journal/follow.py",
+        "super().__init__(self.journal.segment(self.ordinal), self.ordinal)",
+        "super().__init__(self.journal.segment(self.ordinal), self.ordinal + 1)",
+        "journals --only rounds", "a reader died|nothing was followed",
+    ),
+    Bug(
+        "journal: a closed segment gets no index", "src/evtape/journal/writer.py",
+        "        segment.index.finish(segment.end, durable=flush)\n", "",
+        "journals --only kill-roll", "a closed segment has no index",
     ),
 )  # fmt: skip
 

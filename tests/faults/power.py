@@ -74,6 +74,10 @@ def record(ctx: Context, evtape: Any, core: str, kind: str) -> Stream:
                     tape.sync()
                     recorder.durable = len(appended)
                     recorder.see("after sync")
+                elif isinstance(step, tuple):
+                    appended.append(step[0])
+                    tape.append(*step)
+                    recorder.see("after append")
                 elif isinstance(step, list):
                     appended += step
                     tape.append_many(step)

@@ -111,18 +111,20 @@ def write(evtape: Any, disk: Disk, seed: int) -> list[dict[str, Any]]:
     told, tapes = [], []
     for i in range(FILES):
         path = disk.mount / f"power-{i}.tape"
-        tape = evtape.open(path, "w")
+        full = rng.random() < 0.4
+        tape = evtape.open(path, "w", durability="full" if full else "close")
         size = rng.choice((0, 1, 48, 100, 1024, 3000))
         payloads = [
             rng.randbytes(size if rng.random() < 0.8 else rng.randrange(200)) for _ in range(rng.randrange(10, 120))
         ]
         stop = rng.randrange(len(payloads))
         for data in payloads[:stop]:
-            tape.append(data)
-        durable = 0
-        if rng.random() < 0.8:
+            tape.append(data, stamp(rng, data))
+        durable = stop if full else 0
+        if not full and rng.random() < 0.8:
             tape.sync()
             durable = stop
+        tape._make_durable = lambda events: None  # what follows is not flushed
         for data in payloads[stop:]:
             tape.append(data)
         tapes.append(tape)
@@ -140,6 +142,11 @@ def write(evtape: Any, disk: Disk, seed: int) -> list[dict[str, Any]]:
         tape.__dict__.clear()
         tape._fd = -1
     return told
+
+
+def stamp(rng: random.Random, data: bytes) -> int | None:
+    """The clock, or a time that looks like a lost sector where the header crosses the end of one."""
+    return rng.choice((None, 1 << 32, 1 << 48, 255)) if data else None
 
 
 def look(ctx: Context, evtape: Any, check: checker.Checker, label: str, one: dict[str, Any]) -> None:

@@ -66,12 +66,12 @@ class Recorder:
             self.flushed(0, 1 << 62)
 
     def _sidecars(self) -> tuple[bytes | None, ...]:
-        """The last two contents of the sidecar: it is not flushed, so the disk may hold the older one."""
+        """The contents of the sidecar since it was flushed last: the disk may hold any of them."""
         now = None
         with contextlib.suppress(FileNotFoundError), open(self.path + ".side", "rb") as file:
             now = file.read()
         if now != self._side[-1]:
-            self._side = (self._side[-1], now)
+            self._side = (*self._side, now)
         return self._side
 
     def keep_sidecar(self) -> None:
@@ -127,6 +127,10 @@ class Core:
     def Scanner(self, region: Any, *more: Any) -> Any:
         """The core's own."""
         return self._core.Scanner(getattr(region, "_real", region), *more)
+
+    def first_ambiguous(self, region: Any, *more: Any) -> Any:
+        """The core's own."""
+        return self._core.first_ambiguous(getattr(region, "_real", region), *more)
 
     def Events(self, region: Any, *more: Any, **named: Any) -> Any:
         """The core's own."""

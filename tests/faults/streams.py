@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-KINDS = ("new", "empty", "stride64", "stale", "kilobyte", "mixed", "batch", "growth", "reopen")
+KINDS = ("new", "empty", "stride64", "times", "stale", "kilobyte", "mixed", "batch", "growth", "reopen")
 STAMP = 1_700_000_000_000_000_000
 
 
@@ -44,8 +44,11 @@ def prepare(kind: str, path: str) -> None:
         Path(path).write_bytes(stream(prior(kind), above))
 
 
-def steps(kind: str) -> Iterator[bytes | list[bytes] | None]:
-    """What the writer is told: a payload, a batch of payloads, or None for a sync."""
+Step = bytes | tuple[bytes, int] | list[bytes] | None
+
+
+def steps(kind: str) -> Iterator[Step]:
+    """What the writer is told: a payload, one with its timestamp, a batch of payloads, or None for a sync."""
     rng = random.Random(kind)
     if kind in ("new", "mixed", "stale"):
         for i in range(70):
@@ -62,6 +65,13 @@ def steps(kind: str) -> Iterator[bytes | list[bytes] | None]:
         for i in range(200):
             yield bytes(48) if i % 5 == 0 else rng.randbytes(48)
             if i % 60 == 59:
+                yield None
+    elif kind == "times":
+        # Times and payloads that look like lost sectors wherever a header crosses the end of one.
+        for i in range(150):
+            payload = rng.randbytes(rng.choice((0, 4, 8, 12, 44, 48)))
+            yield payload, rng.choice((0, 1 << 32, 1 << 48, 255, -1)) if payload else 1 << 32
+            if i % 12 == 11:
                 yield None
     elif kind == "kilobyte":
         for i in range(36):

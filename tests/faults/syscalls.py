@@ -35,6 +35,7 @@ ERRORS = {
     "fallocate": ("ENOSPC", "EINTR", "EIO"),
     "ftruncate": ("EIO", "ENOSPC", "EINTR"),
     "write": ("ENOSPC", "EIO", "EINTR"),
+    "pwrite64": ("ENOSPC", "EIO", "EINTR"),
     "fsync": ("EIO", "ENOSPC", "EINTR"),
     "msync": ("EIO", "ENOSPC"),
     "openat": ("EIO", "ENOSPC", "EINTR", "EMFILE"),
@@ -49,8 +50,16 @@ ERRORS = {
     "unlink": ("EIO",),
     "close": ("EIO",),
 }
-PATHS = ("create", "replace", "append", "sync", "close", "repair", "recover", "output", "read")
-QUICK = {("append", "fallocate"), ("sync", "msync"), ("recover", "ftruncate"), ("create", "fsync"), ("close", "fsync")}
+PATHS = ("create", "replace", "append", "sync", "full", "close", "repair", "recover", "output", "read")
+QUICK = {
+    ("append", "fallocate"),
+    ("sync", "msync"),
+    ("full", "msync"),
+    ("full", "pwrite64"),
+    ("recover", "ftruncate"),
+    ("create", "fsync"),
+    ("close", "fsync"),
+}
 LIMITS = (0, 5, 23, 24, 100, 316, 1000, 4096, 8192, 65536, 131072, 1 << 20)
 KEPT = [b"kept %d" % i * i for i in range(10)]
 NEW = [b"new %d " % i * 20 for i in range(12)]
@@ -289,6 +298,24 @@ def sync(evtape: Any, path: str, told: dict[str, Any]) -> None:
     tape.close()
 
 
+def full(evtape: Any, path: str, told: dict[str, Any]) -> None:
+    """Each append that returned is durable, and none returns after a flush that failed."""
+    tape = evtape.open(path, "a", durability="full")
+    for i, data in enumerate(NEW):
+        try:
+            put(tape, told, [data])
+        except OSError as first:
+            if "flushing" in str(first):  # else there was no room for the event, and a later one may fit
+                with contextlib.suppress(evtape.Error, OSError):
+                    tape.append(b"no")
+                    told["lie"] = "an append returned after a flush had failed"
+            tape.close()
+            raise first
+        if tape.durable.ordinal != len(KEPT) + i + 1:
+            told["lie"] = "an append returned before it was durable"
+    tape.close()
+
+
 def close(evtape: Any, path: str, told: dict[str, Any]) -> None:
     tape = evtape.open(path, "a")
     put(tape, told, NEW)
@@ -334,6 +361,7 @@ DOES: dict[str, Callable[[Any, str, dict[str, Any]], None]] = {
     "replace": lambda evtape, path, told: create(evtape, path, told, "w"),
     "append": append,
     "sync": sync,
+    "full": full,
     "close": close,
     "repair": repair,
     "recover": recover,
