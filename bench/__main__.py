@@ -14,7 +14,7 @@ from typing import Any
 
 from bench import builder, check, report, results, tables
 from bench.experiment import MINIMUM_REPEATS, Experiment
-from bench.machine import describe
+from bench.machine import NO_FLUSH, describe, no_flush_warning
 from bench.runner import Runner, is_terminal, measure
 from bench.sections import SECTIONS, experiments
 
@@ -100,6 +100,8 @@ def run(args: argparse.Namespace) -> int:
 
     with scratch(args.dir) as directory:
         data["machine"] = describe(directory)
+        if data["machine"]["file_system"] in NO_FLUSH and any(experiment.section == "durable" for experiment in chosen):
+            print(f"{no_flush_warning(data['machine']['file_system'])} Choose a disk with --dir.", file=sys.stderr)
         runner = Runner(directory, args.quick)
         budget = QUICK_BUDGET_SECONDS if args.quick else float("inf")
         with progress(repeats * sum(len(experiment.contenders) for experiment in chosen)) as step:
@@ -158,7 +160,7 @@ def make_checks(args: argparse.Namespace) -> int:
 def list_experiments(args: argparse.Namespace) -> int:
     for experiment in select(args):
         print(
-            f"{experiment.section:8} {experiment.name:14} {experiment.title}: {len(experiment.contenders)} contenders"
+            f"{experiment.section:8} {experiment.name:15} {experiment.title}: {len(experiment.contenders)} contenders"
         )
     return 0
 

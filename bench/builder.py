@@ -20,6 +20,7 @@ BUILD = BENCH / "build"
 C_LIBRARY = BUILD / "limits.so"
 EXT = BENCH.parent / "ext"
 BUILD_TIMEOUT_SECONDS = 900
+FREE_THREADED = "EVTAPE_FREE_THREADED"
 
 # Chronicle uses internal packages of the platform; its own start scripts open these on Java 17.
 JAVA_FLAGS = [
@@ -141,18 +142,34 @@ def build_zig(may_build: bool) -> Program:
 
 
 def build_chronicle(may_build: bool) -> Program:
+    java, target = maven_project("chronicle", may_build)
+    jar = next(iter((target / "lib").glob("chronicle-queue-*.jar")), Path("unknown"))
+    version = f"Chronicle Queue {jar.stem.removeprefix('chronicle-queue-')}"
+    return Program([java, *JAVA_FLAGS, *class_path(target), "bench.Peer"], version=version)
+
+
+def build_aeron(may_build: bool) -> Program:
+    java, target = maven_project("aeron", may_build)
+    jar = next(iter((target / "lib").glob("aeron-all-*.jar")), Path("unknown"))
+    version = f"Aeron {jar.stem.removeprefix('aeron-all-')}"
+    flags = ["--add-opens=java.base/sun.nio.ch=ALL-UNNAMED", "--add-opens=java.base/jdk.internal.misc=ALL-UNNAMED"]
+    return Program([java, *flags, *class_path(target), "bench.Peer"], version=version)
+
+
+def maven_project(name: str, may_build: bool) -> tuple[str, Path]:
+    """Build a project of Maven; returns the Java to run it with, and where its classes are."""
     java, maven = tool("java"), tool("mvn")
-    target, project = BUILD / "chronicle", PEERS / "chronicle"
+    target, project = BUILD / name, PEERS / name
     stamp = target / "built"
-    if not is_fresh(stamp, sources("chronicle/pom.xml", "chronicle/src/**/*.java")):
+    if not is_fresh(stamp, sources(f"{name}/pom.xml", f"{name}/src/**/*.java")):
         require(may_build)
         run([maven, "-q", "-B", "-f", str(project / "pom.xml"), f"-DbuildDirectory={target}", "package"])
         stamp.touch()
-    jar = next(iter((target / "lib").glob("chronicle-queue-*.jar")), Path("unknown"))
-    version = f"Chronicle Queue {jar.stem.removeprefix('chronicle-queue-')}"
-    return Program(
-        [java, *JAVA_FLAGS, "-cp", f"{target / 'classes'}:{target / 'lib'}/*", "bench.Peer"], version=version
-    )
+    return java, target
+
+
+def class_path(target: Path) -> list[str]:
+    return ["-cp", f"{target / 'classes'}:{target / 'lib'}/*"]
 
 
 def require(may_build: bool) -> None:
@@ -176,9 +193,10 @@ BUILDERS: dict[str, Callable[[bool], Program]] = {
     "go": build_go,
     "zig": build_zig,
     "chronicle": build_chronicle,
+    "aeron": build_aeron,
 }
-# These two take long to build, so a quick run uses them only if they are already built.
-SLOW = {"zig", "chronicle"}
+# These take long to build, so a quick run uses them only if they are already built.
+SLOW = {"zig", "chronicle", "aeron"}
 
 
 def build(name: str, quick: bool = False) -> Program:
@@ -187,6 +205,22 @@ def build(name: str, quick: bool = False) -> Program:
         return BUILDERS[name](not (quick and name in SLOW))
     except NotBuiltError as reason:
         return Program(why=str(reason))
+
+
+def free_threaded(module: str) -> Program:
+    """The same module, run by the interpreter that an environment variable names. evtape is installed for it."""
+    interpreter = os.environ.get(FREE_THREADED, "")
+    if not interpreter:
+        return Program(why=f"{FREE_THREADED} names no interpreter")
+    if not shutil.which(interpreter):
+        return Program(why=f"{FREE_THREADED}: no {interpreter}")
+    try:
+        has_gil = run([interpreter, "-c", "import sys, evtape; print(getattr(sys, '_is_gil_enabled', lambda: True)())"])
+    except NotBuiltError as reason:
+        return Program(why=f"the interpreter of {FREE_THREADED}: {reason}")
+    if has_gil != "False":
+        return Program(why=f"the interpreter of {FREE_THREADED} has a GIL")
+    return Program([interpreter, "-m", f"bench.{module}"])
 
 
 def python_module(module: str, needs: str = "") -> Program:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from bench import svg
-from bench.results import Spread, row_of, spread, values_of
+from bench.results import Spread, latency_metrics, row_of, spread, values_of
 from bench.sections import SIZES
 
 OURS, THEIRS, ACCENT, LIMIT = 0, 1, 2, 3
@@ -91,7 +91,7 @@ def peers(data: dict[str, Any]) -> str | None:
 
 
 def latency(data: dict[str, Any]) -> str | None:
-    names = ("p50", "p90", "p99", "p99.9", "max")
+    names = latency_metrics([row_of(data, "latency", key) for key in keys_of(data, "latency")])
     found = []
     for key in keys_of(data, "latency"):
         row = row_of(data, "latency", key)
@@ -152,6 +152,16 @@ def json_lines(data: dict[str, Any]) -> str | None:
     )
 
 
+def durable(data: dict[str, Any]) -> str | None:
+    threads = [key for key in keys_of(data, "durable-threads") if key.endswith("-threads")]
+    parts = [
+        ("one event for each flush, one thread", "durable-append", keys_of(data, "durable-append")),
+        ("the same, eight threads", "durable-threads", threads),
+    ]
+    note = "Nanoseconds per 1 KB event that is durable when the call returns, less is better."
+    return bar_chart(data, "Durable appends", note, parts, "ns")
+
+
 CHARTS: dict[str, Callable[[dict[str, Any]], str | None]] = {
     "throughput": throughput,
     "whole-job": whole_job,
@@ -161,4 +171,5 @@ CHARTS: dict[str, Callable[[dict[str, Any]], str | None]] = {
     "sizes": sizes,
     "growth": growth,
     "json": json_lines,
+    "durable": durable,
 }

@@ -36,9 +36,28 @@ WRITERS = [
     ),
     *(Contender(f"evtape-{mode}", "", "evtape", mode, core="native") for mode in ("c-many", "c-array")),
 ]
+# Few events, because each of them waits for the disk.
+DURABLE_EVENTS = 200
+DURABLE_BATCH = ("--batch", "50")
+DURABLE_WRITERS = [
+    *(
+        Contender(f"c-durable-{mode}", "", "c", f"durable-{mode}", DURABLE_BATCH)
+        for mode in ("grow", "fallocate", "written", "header", "ordered", "batch", "batch-written", "sync")
+    ),
+    *(
+        Contender(f"python-durable-{mode}", "", "durable", f"python-{mode}", DURABLE_BATCH)
+        for mode in ("append", "grow-append", "batch", "grow-batch", "sync")
+    ),
+    *(
+        Contender(f"evtape-{core}-durable-{mode}", "", "durable", f"evtape-{mode}", DURABLE_BATCH, core=core)
+        for core in ("native", "python")
+        for mode in ("append", "sized-append", "threads", "batch", "sized-batch", "sync", "sized-sync")
+    ),
+]
+DISORDERED = ("channel", "threads")
 
 
-def walk(path: Path, in_order: bool) -> int:
+def walk(path: Path, in_order: bool, events: int) -> int:
     """Return the number of events, or raise ValueError with the first problem."""
     content = path.read_bytes()
     end, count, start = struct.unpack_from("<qqq", content)
@@ -57,8 +76,8 @@ def walk(path: Path, in_order: bool) -> int:
         if stamp < last:
             raise ValueError(f"timestamp of event {seen}")
         at, seen, last = at + ENTRY_SIZE + size, seen + 1, stamp
-    if seen != count or seen != EVENTS:
-        raise ValueError(f"EventCount {count}, walked {seen}, wanted {EVENTS}")
+    if seen != count or seen != events:
+        raise ValueError(f"EventCount {count}, walked {seen}, wanted {events}")
     return seen
 
 
@@ -66,6 +85,7 @@ class KeepingRunner(Runner):
     """Starts the contenders with --keep and checks the stream before it is deleted."""
 
     problem = ""
+    events = EVENTS
 
     def program(self, contender: Contender) -> Program:
         found = super().program(contender)
@@ -76,7 +96,7 @@ class KeepingRunner(Runner):
         try:
             self.problem = "" if len(streams) == 1 else f"{len(streams)} streams"
             for stream in streams:
-                walk(stream, in_order="channel" not in stream.name)
+                walk(stream, not any(name in stream.name for name in DISORDERED), self.events)
         except (ValueError, struct.error) as error:
             self.problem = str(error)
         super().clean()
@@ -85,11 +105,13 @@ class KeepingRunner(Runner):
 def check(directory: Path) -> Iterator[tuple[str, str]]:
     """Return the name of each writer with "good", "not run: ..." or "BAD: ..."."""
     runner = KeepingRunner(directory)
-    experiment = Experiment("check", "", "", tuple(WRITERS), EVENTS, SIZE, inner=1, warmup=1)
-    for contender in WRITERS:
-        try:
-            runner.once(experiment, contender)
-        except NotRunError as reason:
-            yield contender.key, f"not run: {reason}"
-        else:
-            yield contender.key, f"BAD: {runner.problem}" if runner.problem else "good"
+    for writers, events, warmup in ((WRITERS, EVENTS, 1), (DURABLE_WRITERS, DURABLE_EVENTS, 0)):
+        runner.events = events
+        experiment = Experiment("check", "", "", tuple(writers), events, SIZE, inner=1, warmup=warmup)
+        for contender in writers:
+            try:
+                runner.once(experiment, contender)
+            except NotRunError as reason:
+                yield contender.key, f"not run: {reason}"
+            else:
+                yield contender.key, f"BAD: {runner.problem}" if runner.problem else "good"

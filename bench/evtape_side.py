@@ -6,7 +6,8 @@ many, array      as prepared, `append_many` and `append_array` with --batch even
 c-many, c-array  not evtape: the C loop, called from here, on the same memory as these two
 whole            create, append, close; whole-capacity passes the final size
 append           the loop of `whole` alone
-latency          the time of every single append to a cold stream
+latency          the time of every single append to a cold stream; with --gap one begins every so many ns
+latency-close, latency-interval: the same with that durability, the interval being 50 ms
 feed, tail       one process appends every --gap ns, another one follows
 verify, iterate, timestamps: reading
 """
@@ -18,7 +19,7 @@ import itertools
 import sys
 import time
 from array import array
-from collections.abc import Iterator
+from typing import Literal
 
 import numpy as np
 
@@ -113,15 +114,28 @@ def run_c_loop(job: Job) -> int:
         return timed(lambda: loop(base, rows.ctypes.data, listed, len(rows), job.size, job.events, job.batch))
 
 
+LATENCY_DURABILITY: dict[str, Literal["none", "close", "interval"]] = {
+    "latency": "none",
+    "latency-close": "close",
+    "latency-interval": "interval",
+}
+INTERVAL_SECONDS = 0.05
+
+
 def run_latency(job: Job) -> int:
     """One clock reading between two appends. Every sample includes the reading and the loop."""
     samples = array("q", bytes(8 * job.events))
-    clock = time.perf_counter_ns
-    with create(job) as tape:
+    clock, gap = time.perf_counter_ns, job.gap
+    durability = LATENCY_DURABILITY[job.mode]
+    with evtape.open(job.path, "w", durability=durability, interval=INTERVAL_SECONDS) as tape:
         append, i = tape.append, 0
-        first = before = clock()
+        first = before = due = clock()
         for payloads in passes(job.payloads, job.events):
             for data in payloads:
+                if gap:
+                    due += gap
+                    while before < due:
+                        before = clock()
                 append(data)
                 after = clock()
                 samples[i] = after - before
@@ -177,15 +191,6 @@ def run_feed(job: Job) -> int:
         return clock() - start
 
 
-def followed(tape: evtape.Reader) -> Iterator[evtape.Event]:
-    """The events of a live stream as they are published. The reader polls the number of events."""
-    seen = 0
-    while True:
-        published = len(tape)
-        yield from tape[seen:published]
-        seen = published
-
-
 def run_tail(job: Job) -> int:
     """Latency from the timestamp of an event to the return of its checked payload."""
     with evtape.open(job.path, "x", durability="none"):
@@ -194,7 +199,7 @@ def run_tail(job: Job) -> int:
     samples = np.empty(job.events, np.int64)
     clock, first = time.time_ns, 0
     with evtape.open(job.path) as tape:
-        for i, (timestamp, _data) in enumerate(followed(tape)):
+        for i, (timestamp, _data) in enumerate(tape.follow(spin=float("inf"))):
             samples[i] = clock() - timestamp
             if i == job.skip:
                 first = time.perf_counter_ns()
@@ -217,7 +222,7 @@ MODES: dict[str, Run] = {
     "array": run_array,
     "c-many": run_c_loop,
     "c-array": run_c_loop,
-    "latency": run_latency,
+    **dict.fromkeys(LATENCY_DURABILITY, run_latency),
     "verify": run_verify,
     "iterate": run_iterate,
     "timestamps": run_timestamps,

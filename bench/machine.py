@@ -9,6 +9,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+# File systems in memory: a flush returns at once, and nothing on them is durable.
+NO_FLUSH = {"tmpfs", "ramfs"}
+
+
+def no_flush_warning(kind: str) -> str:
+    return f"The streams are on {kind}, which has no disk to flush to: the section `durable` measured nothing durable."
+
 
 def read_field(path: str, name: str) -> str:
     try:

@@ -47,7 +47,15 @@ def values_of(row: dict[str, Any], metric: str = "ns") -> list[float]:
     """Nanoseconds per event, or a percentile of the latency."""
     if metric == "ns":
         return list(row["values"])
-    return [float(sample[metric]) for sample in row.get("latency_ns", [])]
+    return [float(sample[metric]) for sample in row.get("latency_ns", []) if metric in sample]
+
+
+LATENCY_METRICS = ("p50", "p90", "p99", "p99.9", "p99.99", "max")
+
+
+def latency_metrics(rows: list[dict[str, Any]]) -> list[str]:
+    """The metrics that these rows have; older results lack some."""
+    return [name for name in LATENCY_METRICS if any(values_of(row, name) for row in rows)]
 
 
 def path_of(name: str) -> Path:

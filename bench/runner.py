@@ -27,7 +27,19 @@ from bench.workload import median
 TIMEOUT_SECONDS = 600
 READY_TIMEOUT_SECONDS = 30
 FREE_BYTES_KEPT = 2 << 30
-MODULES = {"evtape": "evtape_side", "sequential": "sequential", "pypeers": "pypeers", "jsonlines": "jsonlines"}
+MODULES = {
+    "evtape": "evtape_side",
+    "sequential": "sequential",
+    "pypeers": "pypeers",
+    "jsonlines": "jsonlines",
+    "durable": "durable_side",
+    "logs": "logs",
+    "live": "live_side",
+    "threads": "threads",
+    "index": "index_side",
+    "journal": "journal_side",
+    "columns": "columns_side",
+}
 
 Result = dict[str, Any]
 
@@ -44,6 +56,8 @@ class Runner:
 
     def program(self, contender: Contender) -> builder.Program:
         name = contender.program
+        if name == "threads-free":
+            return builder.free_threaded(MODULES["threads"])
         if name in MODULES:
             return builder.python_module(MODULES[name], contender.needs)
         if name not in self.programs:

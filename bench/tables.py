@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from bench.goals import outcomes
-from bench.results import Spread, ratio, row_of, spread, values_of
+from bench.machine import NO_FLUSH, no_flush_warning
+from bench.results import Spread, latency_metrics, ratio, row_of, spread, values_of
 
 # The rows of the README: the article's method, what runs it in Python, and the program that runs it elsewhere.
 ARTICLE_ROWS = (
@@ -121,11 +122,13 @@ def budget_table(data: dict[str, Any], experiment: str, shares: tuple[Share, ...
 
 
 def latency_table(experiment: dict[str, Any]) -> str:
-    names = ("p50", "p90", "p99", "p99.9", "max")
+    names = latency_metrics(list(experiment["contenders"].values()))
     rows = []
     for row in experiment["contenders"].values():
         values = [spread(values_of(row, name)) for name in names]
-        cells = [with_spread(value, 0) for value in values] if not row["not_run"] else [row["not_run"], *[""] * 4]
+        cells = [with_spread(value, 0) for value in values]
+        if row["not_run"]:
+            cells = [row["not_run"], *[""] * (len(names) - 1)]
         rows.append([row["label"], *cells])
     return table(["latency in ns, median (min-max)", *names], rows)
 
@@ -150,6 +153,8 @@ def whole_report(data: dict[str, Any]) -> str:
         parts.append(
             f"## {experiment['title']} (`{name}`: {count} events of {size} bytes unless the row says otherwise)"
         )
+        if experiment["section"] == "durable" and data["machine"]["file_system"] in NO_FLUSH:
+            parts.append(no_flush_warning(data["machine"]["file_system"]))
         parts.append(json_table(experiment) if experiment["section"] == "json" else experiment_table(experiment))
         if any(row.get("latency_ns") for row in experiment["contenders"].values()):
             parts.append(latency_table(experiment))

@@ -61,7 +61,7 @@ def percentiles(samples: np.ndarray[Any, np.dtype[np.int64]]) -> dict[str, int]:
     """The percentiles that every latency mode reports, by the same rule as the programs in C and Java."""
     samples.sort()
     last = len(samples) - 1
-    shares = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p99.9": 0.999, "max": 1.0}
+    shares = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p99.9": 0.999, "p99.99": 0.9999, "max": 1.0}
     return {name: int(samples[int(last * share)]) for name, share in shares.items()}
 
 
@@ -97,7 +97,7 @@ def parse_args(modes: dict[str, Run], argv: list[str] | None = None) -> argparse
     parser.add_argument("--warmup", type=int, default=1)
     parser.add_argument("--batch", type=int, default=1000)
     parser.add_argument("--crc", choices=["zlib", "none"], default="zlib")
-    parser.add_argument("--gap", type=int, default=0, help="ns between two events of a feed")
+    parser.add_argument("--gap", type=int, default=0, help="ns between two events of a feed, or of a latency mode")
     parser.add_argument("--skip", type=int, default=0, help="events of a tail that are not counted")
     parser.add_argument("--name", default="", help="file name of a stream that two contenders share")
     parser.add_argument("--dir", type=Path, default=Path())

@@ -7,10 +7,13 @@
  *   cold      naive mapping (ftruncate, mmap), the append loop alone
  *   whole     naive mapping, the whole job: create, append, cut, close
  *   buffer    the whole job through a 1 MiB buffer and write()
- *   latency   naive mapping, every append timed alone: percentiles
+ *   latency   naive mapping, every append timed alone: percentiles. With --gap an append begins every so many ns.
  *   scan      map a written stream and verify the CRC of every event
  *   walk      map a written stream and collect the timestamps
  *   crc       the checksum of every payload, and nothing else
+ *   durable-* each event or batch flushed before the next one: durable.h
+ *
+ * As a library it also has the follower of follow.h.
  *
  * A stream written without a CRC (--crc none) is not a valid one; every other mode leaves one that verifies. */
 #define _GNU_SOURCE
@@ -218,13 +221,14 @@ static int compare_int64(const void *left, const void *right)
     return (a > b) - (a < b);
 }
 
-static double run_latency(const struct workload *work, int64_t *samples, char *extra, size_t extra_size)
+static double run_latency(const struct workload *work, int64_t gap, int64_t *samples, char *extra, size_t extra_size)
 {
     struct region region = map_naive(stream_bytes(work));
     start_stream(region.base);
     uint8_t *at = region.base + HEADER_SIZE;
-    int64_t first = timer_ns(), before = first;
+    int64_t first = timer_ns(), before = first, due = first;
     for (int64_t i = 0, k = 0; i < work->events; i++) {
+        for (due += gap; gap && before < due;) before = timer_ns();
         at = put_entry(CRC_BEST, at, stamp_ns(), work->block + (size_t)k * work->size, work->size);
         publish((struct header *)region.base, at - region.base, i + 1);
         if ((size_t)++k == work->distinct) k = 0;
@@ -235,10 +239,11 @@ static double run_latency(const struct workload *work, int64_t *samples, char *e
     close_region(&region);
     qsort(samples, (size_t)work->events, sizeof *samples, compare_int64);
     const int64_t last = work->events - 1;
-    snprintf(extra, extra_size, ",\"latency_ns\":{\"p50\":%lld,\"p90\":%lld,\"p99\":%lld,\"p99.9\":%lld,\"max\":%lld}",
+    snprintf(extra, extra_size, ",\"latency_ns\":{\"p50\":%lld,\"p90\":%lld,\"p99\":%lld,\"p99.9\":%lld,"
+             "\"p99.99\":%lld,\"max\":%lld}",
              (long long)samples[last / 2], (long long)samples[(int64_t)(last * 0.9)],
              (long long)samples[(int64_t)(last * 0.99)], (long long)samples[(int64_t)(last * 0.999)],
-             (long long)samples[last]);
+             (long long)samples[(int64_t)(last * 0.9999)], (long long)samples[last]);
     return (double)(before - first);
 }
 
@@ -273,6 +278,9 @@ static double run_read(int collect, const struct workload *work, int64_t *stamps
     return (double)elapsed;
 }
 
+#include "durable.h" /* it needs the helpers above */
+#include "follow.h"
+
 static double run_once(const struct args *args, enum crc_kind kind, const struct workload *work, void *scratch,
                        char *extra, size_t extra_size)
 {
@@ -283,8 +291,9 @@ static double run_once(const struct args *args, enum crc_kind kind, const struct
     if (!strcmp(mode, "cold")) return run_naive(0, kind, work);
     if (!strcmp(mode, "whole")) return run_naive(1, kind, work);
     if (!strcmp(mode, "buffer")) return run_buffer(kind, work, scratch);
-    if (!strcmp(mode, "latency")) return run_latency(work, scratch, extra, extra_size);
+    if (!strcmp(mode, "latency")) return run_latency(work, args->gap, scratch, extra, extra_size);
     if (!strcmp(mode, "scan") || !strcmp(mode, "walk")) return run_read(!strcmp(mode, "walk"), work, scratch);
+    if (is_durable(mode)) return run_durable(args, work, scratch, extra, extra_size);
     fprintf(stderr, "unknown --mode %s\n", mode);
     exit(2);
 }

@@ -33,7 +33,7 @@ struct workload {
 
 struct args {
     const char *mode, *dir, *crc;
-    int64_t events, batch;
+    int64_t events, batch, gap;
     size_t size;
     int repeat, warmup, keep;
 };
@@ -56,7 +56,7 @@ static inline int64_t timer_ns(void) { return clock_ns(CLOCK_MONOTONIC); }
 
 static struct args parse_args(int argc, char **argv)
 {
-    struct args args = {"prepared", ".", "best", 10000, 1000, 1024, 1, 1, 0};
+    struct args args = {"prepared", ".", "best", 10000, 1000, 0, 1024, 1, 1, 0};
     for (int i = 1; i < argc; i += 2) {
         if (!strcmp(argv[i], "--keep")) {
             args.keep = 1;
@@ -73,6 +73,7 @@ static struct args parse_args(int argc, char **argv)
         else if (!strcmp(argv[i], "--crc")) args.crc = value;
         else if (!strcmp(argv[i], "--events")) args.events = atoll(value);
         else if (!strcmp(argv[i], "--batch")) args.batch = atoll(value);
+        else if (!strcmp(argv[i], "--gap")) args.gap = atoll(value);
         else if (!strcmp(argv[i], "--size")) args.size = (size_t)atoll(value);
         else if (!strcmp(argv[i], "--repeat")) args.repeat = atoi(value);
         else if (!strcmp(argv[i], "--warmup")) args.warmup = atoi(value);

@@ -183,8 +183,9 @@ public final class Peer {
         delete(where.toPath());
         Arrays.sort(latencies);
         report(String.format(Locale.ROOT, ",\"ns_per_event\":[%.3f],\"latency_ns\":{\"p50\":%d,\"p90\":%d,\"p99\":%d,"
-                + "\"p99.9\":%d,\"max\":%d}", (double) (last - first) / Math.max(1, events - skip - 1), at(latencies, 0.5),
-            at(latencies, 0.9), at(latencies, 0.99), at(latencies, 0.999), at(latencies, 1)));
+                + "\"p99.9\":%d,\"p99.99\":%d,\"max\":%d}", (double) (last - first) / Math.max(1, events - skip - 1), at(latencies, 0.5),
+            at(latencies, 0.9), at(latencies, 0.99), at(latencies, 0.999), at(latencies, 0.9999),
+            at(latencies, 1)));
     }
 
     private static long at(long[] sorted, double share) {
