@@ -8,8 +8,9 @@ What the extractor understands, in README.md and docs/*.md:
   with N.
 - "..." in an output stands for anything.
 - <!-- docs-test: not run (why) --> stands before a block that is not run, <!-- docs-test: needs NAME (why) --> before
-  one that needs a file or a module that is not everywhere, and <!-- docs-test: output varies (why) --> before one that
-  is run, but of whose output only the words at the beginnings of lines are compared.
+  one that needs a file, a module or a version of Python (python3.12) that is not everywhere, and
+  <!-- docs-test: output varies (why) --> before one that is run, but of whose output only the words at the beginnings
+  of lines are compared.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import dataclasses
 import importlib.util
 import os
 import re
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
@@ -48,7 +50,10 @@ class Block:
         if self.remark.startswith("not run"):
             return self.remark
         for need in re.findall(r"needs (\S+)", self.remark):
-            there = os.path.exists(need) if "/" in need else importlib.util.find_spec(need) is not None
+            if version := re.fullmatch(r"python3\.(\d+)", need):
+                there = sys.version_info >= (3, int(version[1]))
+            else:
+                there = os.path.exists(need) if "/" in need else importlib.util.find_spec(need) is not None
             if not there:
                 return f"{need} is not here"
         return ""
