@@ -174,11 +174,16 @@ cdef extern from "live.h" nogil:
         const uint8_t *base, evtape_live *live, int64_t offset, int64_t spin_ns, int64_t timeout_ns
     )
 
+cdef extern from "paging.h" nogil:
+    int64_t EVTAPE_HUGE_PAGE
+    int64_t EVTAPE_MEDIUM_PAGE
+
 cdef extern from "preallocate.h" nogil:
     enum:
         EVTAPE_PAGES_NONE
         EVTAPE_PAGES_HUGE
         EVTAPE_PAGES_SMALL
+        EVTAPE_PAGES_MEDIUM
     int evtape_preallocate(int fd, void *base, int64_t start, int64_t stop, int populate)
 
 cdef extern from "preallocator.h" nogil:

@@ -211,7 +211,7 @@ cdef class Region:
     cdef bint writable
     cdef bint split_at_pages
     cdef bint write_back  # as the preallocator was started
-    cdef bint huge  # space is populated in huge pages
+    cdef readonly int64_t page_size  # of the pages in which space is populated, in bytes; see `set_page_size`
     cdef public int64_t bound  # the preallocator extends the file up to here; `grow` may extend it further
     cdef _Mapping mapping
     cdef evtape_preallocator *preallocator  # the thread that preallocates, or NULL
@@ -229,7 +229,7 @@ cdef class Region:
         self.writable = writable
         self.split_at_pages = split_at_pages
         self.former = []
-        self.huge = True
+        self.page_size = EVTAPE_HUGE_PAGE
         self.bound = INT64_MAX
         if buffer is None:
             self._map(size)
@@ -265,19 +265,19 @@ cdef class Region:
             return self.known
         return max(self.known, evtape_preallocator_ready(self.preallocator))
 
-    @property
-    def huge_pages(self):
-        """Whether space is populated in huge pages: far cheaper to make, but flushed as a whole."""
-        return self.huge
+    def set_page_size(self, int64_t size, /):
+        """Populate space in pages of about so many bytes from here on.
 
-    @huge_pages.setter
-    def huge_pages(self, bint huge):
-        self.huge = huge
+        The larger a page, the cheaper it is to make, but a flush writes it as a whole.
+        """
+        self.page_size = size
         if self.preallocator != NULL:
             evtape_preallocator_mode(self.preallocator, self._pages(), self.write_back)
 
     cdef int _pages(self) noexcept:
-        return EVTAPE_PAGES_HUGE if self.huge else EVTAPE_PAGES_SMALL
+        if self.page_size >= EVTAPE_HUGE_PAGE:
+            return EVTAPE_PAGES_HUGE
+        return EVTAPE_PAGES_MEDIUM if self.page_size >= EVTAPE_MEDIUM_PAGE else EVTAPE_PAGES_SMALL
 
     @property
     def reserved(self):

@@ -1,5 +1,5 @@
-/* paging.h - the size of a huge page. Mappings are aligned to it, and files are extended in
- * multiples of it.
+/* paging.h - the sizes of pages. Mappings are aligned to a huge page, and files are extended in
+ * multiples of it. A flush writes a page as a whole, so a stream that is flushed has smaller ones.
  *
  * SPDX-License-Identifier: MIT
  */
@@ -9,5 +9,6 @@
 #include <stdint.h>
 
 #define EVTAPE_HUGE_PAGE ((int64_t)2 << 20)
+#define EVTAPE_MEDIUM_PAGE ((int64_t)64 << 10)
 
 #endif

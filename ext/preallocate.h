@@ -19,6 +19,8 @@ enum {
     EVTAPE_PAGES_NONE = 0,  /* allocated only; the first store into each page faults */
     EVTAPE_PAGES_HUGE = 1,  /* populated, in huge pages if file system and alignment allow */
     EVTAPE_PAGES_SMALL = 2, /* populated, in pages of the smallest size */
+    EVTAPE_PAGES_MEDIUM =
+        3, /* populated, in pages of EVTAPE_MEDIUM_PAGE if the file system allows */
 };
 
 /* Allocates the file's bytes [from, to) and makes the file at least `to` long. If populate != 0, it

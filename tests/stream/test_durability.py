@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import errno
+import os
+import re
+import sys
 import threading
 import time
 
@@ -154,3 +157,42 @@ def test_a_flush_that_fails_in_the_background_shows_at_the_next_append(et, tmp_p
         tape.append(b"y")
     tape.close()
     assert not any(thread.is_alive() for thread in _syncs() if thread is tape._ticker)
+
+
+@pytest.mark.parametrize("durability", ["close", "full"])
+@pytest.mark.parametrize("batch", [1, 40, 400, 5000])
+def test_flushes_of_every_size(et, tmp_path, durability, batch):
+    """Each size has its own pages and steps, and a writer whose flushes change size goes from one to the other."""
+    path = tmp_path / "t.tape"
+    payloads = [b"%d" % i * 200 for i in range(batch)]
+    with et.open(path, "w", durability=durability) as tape:
+        for size in (batch, batch, 1, batch, 7, batch):
+            tape.append_many(payloads[:size])
+            tape.sync()
+            assert tape.durable.ordinal == len(tape)
+    report = et.verify(path)
+    assert report.state == "clean"
+    with et.open(path) as tape:
+        assert len(tape) == report.events == 4 * batch + min(batch, 1) + min(batch, 7)
+        assert tape[-1].bytes == payloads[-1]
+
+
+def test_small_flushes_write_little(et, tmp_path):
+    """What a flush writes follows from what was appended: a stream that is flushed has no huge pages."""
+    if sys.platform != "linux" or os.stat(tmp_path).st_dev != os.stat("/").st_dev:
+        pytest.skip("the bytes that this process writes are counted on a disk")
+
+    def written():
+        with open("/proc/self/io") as file:
+            return int(re.search(r"^write_bytes: (\d+)", file.read(), re.M)[1])
+
+    data = os.urandom(1024)
+    with et.open(tmp_path / "t.tape", "w") as tape:
+        for _ in range(20):
+            tape.append(data)
+            tape.sync()
+        before = written()
+        for _ in range(100):
+            tape.append(data)
+            tape.sync()
+        assert written() - before < 100 * (64 << 10)

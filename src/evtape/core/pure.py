@@ -58,6 +58,7 @@ _PREADV = getattr(os, "preadv", None)
 _ONE_READ = 1 << 30  # bytes that one call surely reads
 _SWAPPED = sys.byteorder == "big"
 _CHUNK = 1 << 20
+_HUGE_PAGE = 2 << 20
 _POPULATE = 16 << 20  # bytes that one call populates; it holds the GIL
 _MADV_POPULATE_WRITE = 23  # Linux 5.14
 _PACK_ENTRY = ENTRY.pack_into
@@ -244,7 +245,7 @@ class Region(_Made):
         self._writable = writable
         self._kind = _SplitAtPages if split_at_pages else mmap.mmap
         self._closed = False
-        self.huge_pages = True  # whether space is populated in huge pages; the native core's to use
+        self.page_size = _HUGE_PAGE  # of the pages in which space is populated
         self.bound = INT64_MAX  # up to where a preallocator extends the file
         self._growth = threading.RLock()
         self._growing = False
@@ -315,7 +316,7 @@ class Region(_Made):
             mapping = self._mapping
             self._open()
             try:
-                if self.huge_pages:
+                if self.page_size >= _HUGE_PAGE:
                     mapping.madvise(mmap.MADV_HUGEPAGE, first, stop - first)
                 for at in range(first, stop, _POPULATE):  # in steps, between which other threads run
                     mapping.madvise(_MADV_POPULATE_WRITE, at, min(_POPULATE, stop - at))
@@ -324,6 +325,14 @@ class Region(_Made):
                     self.size = start
                     os.pwrite(self._fd, b"\0", start)  # raises what the file system says of it
                     raise OSError(errno.EIO, "") from None
+
+    def set_page_size(self, size: int, /) -> None:
+        """Populate space in pages of about so many bytes from here on.
+
+        The larger a page, the cheaper it is to make, but a flush writes it as a whole. This core only asks for huge
+        ones.
+        """
+        self.page_size = size
 
     @property
     def reserved(self) -> int:

@@ -170,7 +170,7 @@ class JournalWriter(Journal, Writer):
     def _prepare(self, region: core.Region) -> None:
         """Preallocate the space of the next segment as that of the active one was."""
         region.bound = self._cap
-        region.huge_pages = self._region.huge_pages
+        region.set_page_size(self._region.page_size)
         if self._ahead:
             written = min(self._written + self._appender.offset, _KNOWN)
             region.start_preallocator(self._durability != "none", written, self._region)

@@ -21,10 +21,10 @@ from ..system.sidecar import resolved, resolved_new
 from .opened import OpenedStream
 
 
-def open_for_writing(path: str, mode: str, *, durable: bool, capacity: int, huge_pages: bool) -> OpenedStream:
-    """Open for "a", "x" or "w" (see ``evtape.open``), with ``capacity`` bytes preallocated."""
+def open_for_writing(path: str, mode: str, *, durable: bool, capacity: int, page_size: int) -> OpenedStream:
+    """Open for "a", "x" or "w" (see ``evtape.open``), and preallocate ``capacity`` bytes in pages of ``page_size``."""
     opened = _open_or_create(path, mode, durable)
-    opened.region.huge_pages = huge_pages
+    opened.region.set_page_size(page_size)
     try:
         if capacity > opened.region.size:
             # A huge page in which the file ends is made of small ones, so whole ones are asked for.

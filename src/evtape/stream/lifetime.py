@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from ..core.paging import HUGE_PAGE, SMALL_PAGE
 from ..errors import ClosedError
 from ..schema import Schema
 from .create import open_for_writing
@@ -29,7 +30,7 @@ def open_writer(path: str, mode: str, options: Options) -> Writer:
             mode,
             durable=options.durability != "none",
             capacity=options.capacity,
-            huge_pages=options.durability != "full",
+            page_size=SMALL_PAGE if options.durability == "full" else HUGE_PAGE,
         )
         try:
             return Writer(path, options, opened)

@@ -15,7 +15,7 @@ from .. import arrow_input, errors
 from .. import schema as schemas
 from ..core.backend import core
 from ..core.format import INT64_MAX, TIME_MIN
-from ..core.paging import HUGE_PAGE
+from ..core.paging import HUGE_PAGE, MEDIUM_PAGE, SMALL_PAGE
 from ..core.times import nanosecond_array
 from ..errors import Error
 from ..recovery.report import Report
@@ -39,13 +39,16 @@ Durability = Literal["none", "close", "interval", "full"]
 _STEP_MIN = 1 << 16
 _STEP_MAX = 8 << 20
 
-# A writer that flushes often prepares space itself, in steps of this size at most. The first flush after an extension
-# writes the zeros of the new space too if flushes are small, because a flush into space that was written before is a
-# third faster: the file system has nothing to note about it. For larger flushes the zeros would cost more than that.
-_FLUSHED_STEP_MAX = 256 << 10
-_WRITTEN_UNIT_MAX = 16 << 10
+# A writer that flushes often prepares space itself: for flushes of at most so many bytes, the longest step by which the
+# file grows, and the size of its pages. A flush writes a page as a whole, so smaller flushes get smaller pages.
+_FLUSHED_STEPS = ((16 << 10, 256 << 10, SMALL_PAGE), (4 << 20, 1 << 20, MEDIUM_PAGE), (INT64_MAX, HUGE_PAGE, HUGE_PAGE))
 
-# A flush of so many bytes takes a millisecond, and half of it is saved if they lie in huge pages.
+# The first flush after an extension writes the zeros of the new space too if flushes have fewer bytes than this. A
+# flush into space that was written before is a third faster, because the file system has nothing to note about it. For
+# larger flushes the zeros would cost more than that.
+_WRITTEN_UNIT_MAX = 256 << 10
+
+# A writer whose syncs flush at least this much at a time keeps the preallocator, with its huge pages.
 _LARGE = HUGE_PAGE // 4
 
 
@@ -285,7 +288,10 @@ class Writer(Tape):
         self._require_whole()
         region = self._region
         unit = self._bytes_per_flush(end)
-        region.huge_pages = unit >= _LARGE and (self._durability in ("none", "full") or end > HUGE_PAGE)
+        step, page_size = next((step, size) for most, step, size in _FLUSHED_STEPS if unit <= most)
+        if unit == INT64_MAX and self._durability != "none" and end <= HUGE_PAGE:
+            page_size = SMALL_PAGE  # a short stream is flushed soon
+        region.set_page_size(page_size)
         if end > region.reserved:
             self._stop_preallocator()
         elif unit == INT64_MAX and region.start_preallocator(self._durability != "none", self._written):
@@ -295,10 +301,8 @@ class Writer(Tape):
             self._extend(end, min(max(region.size, _STEP_MIN), _STEP_MAX))
         elif end <= region.size:
             self._set_limit(end)  # what the preallocator has left
-        elif region.huge_pages:
-            self._extend(end, -end % HUGE_PAGE)
         else:
-            self._extend(end, min(max(region.size, _STEP_MIN), _FLUSHED_STEP_MAX))
+            self._extend(end, min(max(region.size, _STEP_MIN), step))
             if unit < _WRITTEN_UNIT_MAX:
                 self._flusher.space = region.size
 
@@ -306,7 +310,7 @@ class Writer(Tape):
         """How much a flush is about to write; INT64_MAX if no flush is near. It decides how space is prepared.
 
         A flush writes a page as a whole for a single event in it. Huge pages are made in a tenth of the time, but only
-        large flushes can afford them.
+        flushes of several can afford them.
         """
         pending = end - self._flusher.durable.offset
         if self._durability == "full":
