@@ -10,6 +10,7 @@ from bench.results import Spread, latency_metrics, row_of, spread, values_of
 from bench.sections import SIZES
 
 OURS, THEIRS, ACCENT, LIMIT = 0, 1, 2, 3
+LABEL_MAX = 28  # characters beside a line
 
 
 def style_of(key: str) -> int:
@@ -90,19 +91,35 @@ def peers(data: dict[str, Any]) -> str | None:
     )
 
 
-def latency(data: dict[str, Any]) -> str | None:
-    names = latency_metrics([row_of(data, "latency", key) for key in keys_of(data, "latency")])
+def percentiles(data: dict[str, Any], experiment: str, title: str, note: str) -> str | None:
+    """A line for each contender whose times were kept one by one."""
+    names = latency_metrics([row_of(data, experiment, key) for key in keys_of(data, experiment)])
     found = []
-    for key in keys_of(data, "latency"):
-        row = row_of(data, "latency", key)
+    for key in keys_of(data, experiment):
+        row = row_of(data, experiment, key)
         values = [spread(values_of(row, name)) for name in names]
-        if all(values):
+        if values and all(values):
             # The axis is even in the names, not in their values: each percentile is one step.
             points = tuple((10.0**i, value.median) for i, value in enumerate(values) if value)
-            found.append(svg.Line(row["label"].replace("`", ""), points, style_of(key)))
+            label = row["label"].replace("`", "")
+            found.append(svg.Line(label if len(label) < LABEL_MAX else label.partition(",")[0], points, style_of(key)))
     ticks = [(10.0**i, name) for i, name in enumerate(names)]
+    return svg.lines(title, note, found, ticks, "nanoseconds") if found else None
+
+
+def latency(data: dict[str, Any]) -> str | None:
     note = "Time of one append to a cold stream, each timed alone; less is better."
-    return svg.lines("Latency", note, found, ticks, "nanoseconds") if found else None
+    return percentiles(data, "latency", "Latency", note)
+
+
+def live(data: dict[str, Any]) -> str | None:
+    note = "From the append in one process to the event in Python in another, 10,000 a second; less is better."
+    return percentiles(data, "live-10k", "Live, the consumer waits", note)
+
+
+def live_spin(data: dict[str, Any]) -> str | None:
+    note = "From the append in one process to the event in another, which looks without a pause; less is better."
+    return percentiles(data, "live-spin", "Live, the consumer spins", note)
 
 
 SIZE_STYLES = {"evtape": OURS, "evtape-whole": ACCENT, "c": LIMIT, "c-buffer": THEIRS}
@@ -172,4 +189,6 @@ CHARTS: dict[str, Callable[[dict[str, Any]], str | None]] = {
     "growth": growth,
     "json": json_lines,
     "durable": durable,
+    "live": live,
+    "live-spin": live_spin,
 }

@@ -107,7 +107,7 @@ def test_what_is_published_follows_from_the_tracked_result(tree: Path) -> None:
     """The charts, the report and the table of the README are made from bench/results/reference.json alone."""
     if not (ROOT / "bench/results/reference.json").exists():
         pytest.skip("an sdist has no results")
-    assert (ROOT / "bench/results/reference.json").stat().st_size < 100_000
+    assert (ROOT / "bench/results/reference.json").stat().st_size < 130_000  # 2 KB for each experiment
     for path in [*(tree / "docs/charts").iterdir(), tree / "bench/results/reference.md"]:
         path.unlink()
     run(tree, "bench", "report", "--name", "reference")

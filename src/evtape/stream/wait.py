@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _SLICE = 0.05  # seconds of one sleep with a stop_event, which is looked at afterwards
 _LOOK_EVERY = 0.1  # seconds between two looks at the file, its name and the page of its writer
-_LOOK_IDLE, _IDLE_FROM = 0.25, 2.0  # the same in a wait that takes longer than so many seconds
+_LOOK_IDLE, _IDLE_FROM = 0.25, 1.0  # the same in a wait that takes longer than so many seconds
 _SPIN_MAX = 50e-6  # seconds; to look through a longer gap costs more than a wake-up
 # Seconds that a walk looks for more events by itself. Then signals are handled, and what else ends it.
 _SPIN_WALK = 1e-3
