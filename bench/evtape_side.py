@@ -18,14 +18,23 @@ import ctypes
 import itertools
 import sys
 import time
-from array import array
 from typing import Literal
 
 import numpy as np
 
 import evtape
 from bench.builder import C_LIBRARY
-from bench.workload import Job, Run, contender_main, passes, payload_rows, percentiles, stream_bytes, timed
+from bench.workload import (
+    Job,
+    Run,
+    contender_main,
+    passes,
+    payload_rows,
+    percentiles,
+    stream_bytes,
+    timed,
+    timed_appends,
+)
 
 
 def create(job: Job, capacity: bool = False) -> evtape.Writer:
@@ -123,26 +132,9 @@ INTERVAL_SECONDS = 0.05
 
 
 def run_latency(job: Job) -> int:
-    """One clock reading between two appends. Every sample includes the reading and the loop."""
-    samples = array("q", bytes(8 * job.events))
-    clock, gap = time.perf_counter_ns, job.gap
     durability = LATENCY_DURABILITY[job.mode]
     with evtape.open(job.path, "w", durability=durability, interval=INTERVAL_SECONDS) as tape:
-        append, i = tape.append, 0
-        first = before = due = clock()
-        for payloads in passes(job.payloads, job.events):
-            for data in payloads:
-                if gap:
-                    due += gap
-                    while before < due:
-                        before = clock()
-                append(data)
-                after = clock()
-                samples[i] = after - before
-                before = after
-                i += 1
-    job.extra["latency_ns"] = percentiles(np.frombuffer(samples, np.int64))
-    return before - first
+        return timed_appends(job, tape.append)
 
 
 def run_verify(job: Job) -> int:

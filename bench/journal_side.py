@@ -10,13 +10,9 @@ latency-retention    the same to one with such segments that keeps two of them
 from __future__ import annotations
 
 import shutil
-import time
-from array import array
-
-import numpy as np
 
 import evtape
-from bench.workload import Job, Run, contender_main, passes, percentiles, timed
+from bench.workload import Job, Run, contender_main, passes, timed, timed_appends
 
 SETTINGS: dict[str, dict[str, int]] = {
     "journal": {},
@@ -47,25 +43,8 @@ def run_whole(job: Job) -> int:
 
 
 def run_latency(job: Job) -> int:
-    """One clock reading between two appends. Every sample includes the reading and the loop."""
-    samples = array("q", bytes(8 * job.events))
-    clock, gap = time.perf_counter_ns, job.gap
     with opened(job) as tape:
-        append, i = tape.append, 0
-        first = before = due = clock()
-        for payloads in passes(job.payloads, job.events):
-            for data in payloads:
-                if gap:
-                    due += gap
-                    while before < due:
-                        before = clock()
-                append(data)
-                after = clock()
-                samples[i] = after - before
-                before = after
-                i += 1
-    job.extra["latency_ns"] = percentiles(np.frombuffer(samples, np.int64))
-    return before - first
+        return timed_appends(job, tape.append)
 
 
 MODES: dict[str, Run] = {

@@ -12,6 +12,7 @@ import json
 import os
 import statistics
 import time
+from array import array
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -144,6 +145,29 @@ def timed(action: Callable[[], object]) -> int:
     start = time.perf_counter_ns()
     action()
     return time.perf_counter_ns() - start
+
+
+def timed_appends(job: Job, append: Callable[[bytes], object]) -> int:
+    """Time every single append; with a gap one begins every so many ns. Returns the time of all, in ns.
+
+    One clock reading between two appends. Every sample includes the reading and the loop.
+    """
+    samples, i = array("q", bytes(8 * job.events)), 0
+    clock, gap = time.perf_counter_ns, job.gap
+    first = before = due = clock()
+    for payloads in passes(job.payloads, job.events):
+        for data in payloads:
+            if gap:
+                due += gap
+                while before < due:
+                    before = clock()
+            append(data)
+            after = clock()
+            samples[i] = after - before
+            before = after
+            i += 1
+    job.extra["latency_ns"] = percentiles(np.frombuffer(samples, np.int64))
+    return before - first
 
 
 def median(values: list[float]) -> float:

@@ -116,7 +116,7 @@ def _fields(event: evtape.Event) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """A value of a field as JSON has it: times as text, bytes as text or in hex, null for what is no number."""
+    """A value of a field as JSON has it: times as text, bytes as text or in hex, null for NaN, NaT and infinity."""
     if isinstance(value, np.void):
         return {name: _plain(value[name]) for name in value.dtype.names} if value.dtype.names else value.tobytes().hex()
     if isinstance(value, np.ndarray):

@@ -16,7 +16,7 @@ NULLABLE: Final = 2  # ARROW_FLAG_NULLABLE
 
 
 class Kind(IntEnum):
-    """What a column is made from."""
+    """The parts of one column."""
 
     ORDINAL = 0  #: int64
     TIME = 1  #: int64

@@ -215,7 +215,7 @@ def _array(columns: Iterator[tuple[int, Column]], field: Any, rows: _Rows, nulls
 
 
 class Request(NamedTuple):
-    """What a stream of batches is made of; see `arrow_stream` of the core."""
+    """The parts of a stream of batches; see `arrow_stream` of the core."""
 
     source: Any  #: of the bytes
     window: Callable[[Any, int], Any]  #: makes what reads a chunk at a time

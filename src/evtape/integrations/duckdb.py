@@ -3,7 +3,7 @@
     ticks = evtape.integrations.duckdb.dataset("ticks-*.tape")
     duckdb.sql("select symbol, avg(price) from ticks where time >= '2026-11-25T09:30Z' group by symbol")
 
-``duckdb.sql("from tape")`` works on an open stream as it is. What is here is for many streams, for filters on time,
+``duckdb.sql("from tape")`` works on an open stream as it is. This module is for many streams, for filters on time,
 and for streams larger than memory. DuckDB hands filters down to a dataset of pyarrow and to nothing else, and only
 where no column is a view and times are in microseconds; so this is such a dataset. The columns are those of
 ``Tape.to_arrow``, with ``time`` rounded down to microseconds, and ``time_ns``.
